@@ -1,0 +1,70 @@
+# Recipes for people and CI. `just check` is what CI runs; `cargo test --workspace` alone needs nothing but cargo.
+
+tools := justfile_directory() / "target" / "tools"
+python := tools / "venv" / "bin" / "python"
+buf := tools / "node_modules" / ".bin" / "buf"
+export PATH := tools / "bin" + ":" + env("PATH")
+
+_default:
+    @just --list --unsorted
+
+# Everything that must hold on a machine without a GPU.
+check: lint test oracle test-root test-clients _gpu-skipped
+
+# Format, clippy, the contract, licences and bans.
+lint: _buf _deny
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+    cd proto && {{ buf }} lint
+    cargo deny --config .cargo/deny.toml check bans licenses sources
+
+# The README's test command.
+test:
+    cargo test --workspace --locked
+
+# The same tests, each in a process of its own, with a summary.
+nextest *args: _nextest
+    cargo nextest run --workspace --locked {{ args }}
+
+# Independent references: logits and tokenizers of other implementations, broken files. HEARTH_ORACLE names their folder.
+oracle: _needs-oracle
+    cargo test --locked -p text --test oracle -- --nocapture
+    cargo test --locked -p e2e --test oracle -- --nocapture
+
+# Cold and warm bytes against the block layer's own counters, on a loop device. Needs root.
+test-root:
+    @test "$(id -u)" = 0 || { echo "test-root mounts a loop device and changes users: run it as root"; exit 1; }
+    cargo test --locked -p e2e --test cold_bytes
+
+# Clients in other languages that know only reflection.
+test-clients: _buf _venv
+    cargo build --locked --bin hearth
+    tests/clients/run.sh target/debug/hearth {{ python }} {{ buf }}
+
+# Plan build and attach on an 8B-shaped file, against their bars.
+bench-start:
+    cargo build --release --locked -p e2e --bins
+    target/release/bench-start
+
+# Three starts of a small model: cold, hot, warm.
+demo *args:
+    cargo run --release -- demo {{ args }}
+
+_gpu-skipped:
+    @echo "SKIPPED: no GPU device is compiled in yet, so nothing was run on one."
+
+_needs-oracle:
+    @test -n "${HEARTH_ORACLE:-}" || { echo "HEARTH_ORACLE must name the folder of references"; exit 1; }
+
+_buf:
+    @test -x {{ buf }} || npm install --silent --no-fund --no-audit --prefix {{ tools }} @bufbuild/buf@1.75.0
+
+_venv:
+    @test -x {{ python }} || python3 -m venv {{ tools }}/venv
+    @{{ python }} -m pip install --quiet --disable-pip-version-check --requirement tests/clients/requirements.txt
+
+_deny:
+    @cargo deny --version >/dev/null 2>&1 || cargo install --locked --root {{ tools }} cargo-deny@0.20.2
+
+_nextest:
+    @cargo nextest --version >/dev/null 2>&1 || cargo install --locked --root {{ tools }} cargo-nextest

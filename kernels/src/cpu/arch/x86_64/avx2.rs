@@ -1,0 +1,168 @@
+//! AVX2 with FMA and F16C: vectors of eight f32 numbers. Intel since Haswell, AMD since Excavator.
+
+use std::arch::x86_64::*;
+
+use crate::cpu::simd::{Kernel, Simd};
+
+/// Proof that the processor has AVX2, FMA and F16C.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx2(());
+
+const LANES: usize = 8;
+
+impl Avx2 {
+    /// The token, where the processor (and the operating system) has the instructions.
+    pub(crate) fn new() -> Option<Avx2> {
+        let has_all = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        has_all.then_some(Avx2(()))
+    }
+}
+
+/// An intrinsic that takes and gives values only.
+macro_rules! with_token {
+    ($token:ident, $intrinsic:expr) => {{
+        let Avx2(()) = $token;
+        // SAFETY: an `Avx2` is made only in `Avx2::new`, after all of its instructions were found; these intrinsics ask for nothing else.
+        unsafe { $intrinsic }
+    }};
+}
+
+impl Simd for Avx2 {
+    const LANES: usize = LANES;
+
+    type F32 = __m256;
+    type Chunk<T: Copy + Default> = [T; LANES];
+
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn compiled_with_avx2<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: an `Avx2` is made only in `Avx2::new`, after all three features were found.
+        unsafe { compiled_with_avx2(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn chunks<T: Copy + Default>(elements: &[T]) -> (&[[T; LANES]], &[T]) {
+        elements.as_chunks()
+    }
+
+    #[inline(always)]
+    fn chunks_mut<T: Copy + Default>(elements: &mut [T]) -> (&mut [[T; LANES]], &mut [T]) {
+        elements.as_chunks_mut()
+    }
+
+    #[inline(always)]
+    fn partial<T: Copy + Default>(elements: &[T]) -> [T; LANES] {
+        let mut chunk = [T::default(); LANES];
+        chunk[..elements.len()].copy_from_slice(elements);
+        chunk
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m256 {
+        with_token!(self, _mm256_set1_ps(value))
+    }
+
+    #[inline(always)]
+    fn load(self, chunk: &[f32; LANES]) -> __m256 {
+        // SAFETY: the token proves AVX; the reference covers the 32 bytes that are read, and the load has no alignment.
+        unsafe { _mm256_loadu_ps(chunk.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, vector: __m256, chunk: &mut [f32; LANES]) {
+        // SAFETY: the token proves AVX; the reference covers the 32 bytes that are written, and the store has no alignment.
+        unsafe { _mm256_storeu_ps(chunk.as_mut_ptr(), vector) }
+    }
+
+    #[inline(always)]
+    fn load_f32(self, chunk: &[[u8; 4]; LANES]) -> __m256 {
+        // SAFETY: the token proves AVX; the reference covers the 32 bytes that are read, and the load has no alignment.
+        unsafe { _mm256_loadu_ps(chunk.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, chunk: &[[u8; 2]; LANES]) -> __m256 {
+        // SAFETY: the token proves SSE2; the reference covers the 16 bytes that are read, and the load has no alignment.
+        let halves = unsafe { _mm_loadu_si128(chunk.as_ptr().cast()) };
+        with_token!(self, _mm256_cvtph_ps(halves))
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, chunk: &[[u8; 2]; LANES]) -> __m256 {
+        // SAFETY: the token proves SSE2; the reference covers the 16 bytes that are read, and the load has no alignment.
+        let halves = unsafe { _mm_loadu_si128(chunk.as_ptr().cast()) };
+        // A bf16 is the upper half of the f32 with the same value.
+        with_token!(self, _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves))))
+    }
+
+    #[inline(always)]
+    fn f16(self, bytes: [u8; 2]) -> f32 {
+        let bits = i32::from(u16::from_le_bytes(bytes));
+        with_token!(self, _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits))))
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        with_token!(self, _mm256_add_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        with_token!(self, _mm256_sub_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        with_token!(self, _mm256_mul_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        with_token!(self, _mm256_div_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        with_token!(self, _mm256_fmadd_ps(a, b, c))
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        with_token!(self, _mm256_max_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        with_token!(self, _mm256_min_ps(a, b))
+    }
+
+    /// The sum leaves `n` plus the exponent's bias in the low bits; they are moved up to where the exponent lies.
+    #[inline(always)]
+    fn exp2_whole(self, n: __m256) -> __m256 {
+        let biased = self.add(n, self.splat(12_582_912.0 + 127.0));
+        with_token!(self, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(biased))))
+    }
+
+    #[inline(always)]
+    fn sum(self, vector: __m256) -> f32 {
+        let pairs = with_token!(self, _mm256_hadd_ps(vector, vector));
+        let fours = with_token!(self, _mm256_hadd_ps(pairs, pairs));
+        let high = with_token!(self, _mm256_extractf128_ps::<1>(fours));
+        with_token!(self, _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(fours), high)))
+    }
+
+    /// The instruction multiplies unsigned with signed bytes and adds pairs in 16 bits: with |w| <= 128 and |x| <= 127 a pair is at most 2 · 128 · 127 = 32,512, which fits.
+    #[inline(always)]
+    fn dot_i8(self, w: &[i8; 32], x: &[i8; 32]) -> __m256 {
+        // SAFETY: the token proves AVX; the reference covers the 32 bytes that are read, and the load has no alignment.
+        let w = unsafe { _mm256_loadu_si256(w.as_ptr().cast()) };
+        // SAFETY: as above, for `x`.
+        let x = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
+        let (magnitudes, signed) = with_token!(self, (_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)));
+        let pairs = with_token!(self, _mm256_maddubs_epi16(magnitudes, signed));
+        let fours = with_token!(self, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+        with_token!(self, _mm256_cvtepi32_ps(fours))
+    }
+}

@@ -1,0 +1,137 @@
+//! Products of f32 activations with weights that unpack to f32.
+
+use std::ops::Range;
+
+use super::{Family, Format, Row, RowMut, RowSize, Simd};
+
+/// Rows of f32 numbers, zeros up to the next multiple of [`ROW_MULTIPLE`].
+pub(crate) struct Float;
+
+/// A multiple of every vector's length.
+const ROW_MULTIPLE: usize = 32;
+
+/// A tensor type with one number per element.
+pub(super) trait Element: Send + Sync + 'static {
+    /// An element in the file.
+    type Packed: Copy + Default;
+
+    fn elements(row: &[u8]) -> &[Self::Packed];
+
+    fn load<S: Simd>(simd: S, chunk: &S::Chunk<Self::Packed>) -> S::F32;
+}
+
+impl Family for Float {
+    const PANEL_LEN: usize = 1024;
+
+    fn weight_size(n_in: usize) -> RowSize {
+        RowSize { floats: n_in.next_multiple_of(ROW_MULTIPLE), bytes: 0 }
+    }
+
+    fn activation_size(n_in: usize) -> RowSize {
+        Float::weight_size(n_in)
+    }
+
+    #[inline(always)]
+    fn prepare<S: Simd>(_: S, x: &[f32], row: RowMut<'_>) {
+        let (numbers, padding) = row.floats.split_at_mut(x.len());
+        numbers.copy_from_slice(x);
+        padding.fill(0.0);
+    }
+
+    #[inline(always)]
+    fn accumulate<S: Simd, const W: usize, const X: usize>(simd: S, w: [Row<'_>; W], x: [Row<'_>; X], panel: Range<usize>, sums: &mut [[S::F32; X]; W]) {
+        // Rows are longer than the last panel's end where they are padded.
+        let panel = panel.start..panel.end.next_multiple_of(ROW_MULTIPLE);
+        let (mut w_floats, mut x_floats) = ([[].as_slice(); W], [[].as_slice(); X]);
+        for (floats, row) in w_floats.iter_mut().zip(&w) {
+            *floats = &row.floats[panel.clone()];
+        }
+        for (floats, row) in x_floats.iter_mut().zip(&x) {
+            *floats = &row.floats[panel.clone()];
+        }
+        accumulate(simd, w_floats, x_floats, sums);
+    }
+}
+
+/// sums[w][x] += Σ_i w[i] · x[i], for rows of one length, a multiple of [`ROW_MULTIPLE`].
+///
+/// A step over [`ROW_MULTIPLE`] elements has a fixed number of vectors, so the compiler unrolls it: the loop's own instructions would otherwise cost as much as the arithmetic.
+#[inline(always)]
+pub(crate) fn accumulate<S: Simd, const W: usize, const X: usize>(simd: S, w: [&[f32]; W], x: [&[f32]; X], sums: &mut [[S::F32; X]; W]) {
+    let n_steps = w[0].len() / ROW_MULTIPLE;
+    let (mut w_steps, mut x_steps) = ([[].as_slice(); W], [[].as_slice(); X]);
+    for (steps, row) in w_steps.iter_mut().zip(w) {
+        *steps = &row.as_chunks::<ROW_MULTIPLE>().0[..n_steps];
+    }
+    for (steps, row) in x_steps.iter_mut().zip(x) {
+        *steps = &row.as_chunks::<ROW_MULTIPLE>().0[..n_steps];
+    }
+    let mut local = *sums;
+    for step in 0..n_steps {
+        for vector in 0..ROW_MULTIPLE / S::LANES {
+            let mut x_vectors = [simd.splat(0.0); X];
+            for (x_vector, row) in x_vectors.iter_mut().zip(&x_steps) {
+                *x_vector = simd.load(&S::chunks(&row[step]).0[vector]);
+            }
+            for (sums, row) in local.iter_mut().zip(&w_steps) {
+                let w_vector = simd.load(&S::chunks(&row[step]).0[vector]);
+                for (sum, &x_vector) in sums.iter_mut().zip(&x_vectors) {
+                    *sum = simd.mul_add(w_vector, x_vector, *sum);
+                }
+            }
+        }
+    }
+    *sums = local;
+}
+
+impl<E: Element> Format for E {
+    type Family = Float;
+
+    #[inline(always)]
+    fn unpack<S: Simd>(simd: S, packed: &[u8], row: RowMut<'_>) {
+        let (chunks, tail) = S::chunks(E::elements(packed));
+        let (out, _) = S::chunks_mut(row.floats);
+        let mut out = out.iter_mut();
+        for (chunk, out) in chunks.iter().zip(&mut out) {
+            simd.store(E::load(simd, chunk), out);
+        }
+        if !tail.is_empty()
+            && let Some(out) = out.next()
+        {
+            simd.store(E::load(simd, &S::partial(tail)), out);
+        }
+        for out in out {
+            simd.store(simd.splat(0.0), out);
+        }
+    }
+
+    #[inline(always)]
+    fn dot<S: Simd, const W: usize>(simd: S, packed: [&[u8]; W], x: Row<'_>) -> [f32; W] {
+        let n_chunks = S::chunks(E::elements(packed[0])).0.len();
+        let (mut chunks, mut tails) = ([[].as_slice(); W], [[].as_slice(); W]);
+        for ((chunks, tail), row) in chunks.iter_mut().zip(&mut tails).zip(packed) {
+            let (whole, rest) = S::chunks(E::elements(row));
+            (*chunks, *tail) = (&whole[..n_chunks], rest);
+        }
+        let x = S::chunks(x.floats).0;
+        let (x_chunks, x_tail) = x.split_at(n_chunks);
+        let mut sums = [simd.splat(0.0); W];
+        for (i, x_chunk) in x_chunks.iter().enumerate() {
+            let x_vector = simd.load(x_chunk);
+            for (sum, row) in sums.iter_mut().zip(&chunks) {
+                *sum = simd.mul_add(E::load(simd, &row[i]), x_vector, *sum);
+            }
+        }
+        if let Some(x_chunk) = x_tail.first() {
+            let x_vector = simd.load(x_chunk);
+            for (sum, tail) in sums.iter_mut().zip(tails) {
+                *sum = simd.mul_add(E::load(simd, &S::partial(tail)), x_vector, *sum);
+            }
+        }
+        let mut results = [0.0; W];
+        for (result, sum) in results.iter_mut().zip(sums) {
+            *result = simd.sum(sum);
+        }
+        results
+    }
+}

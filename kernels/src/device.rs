@@ -1,0 +1,90 @@
+//! Where tensors live and operations run.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use gguf::TensorType;
+
+use crate::cpu::Cpu;
+
+/// A place where tensors live and operations run. Cheap to clone; a clone is the same device.
+#[derive(Debug, Clone)]
+pub enum Device {
+    /// Plain float32 truth: slow, one thread, nothing clever.
+    Reference,
+    /// This machine's processor.
+    Cpu(Arc<Cpu>),
+}
+
+/// Why a device could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// The threads of the pool could not be started.
+    #[error("starting {threads} threads for the cpu device")]
+    Threads {
+        /// Number of threads asked for.
+        threads: usize,
+        /// What the pool says.
+        #[source]
+        source: rayon::ThreadPoolBuildError,
+    },
+}
+
+impl Device {
+    /// The device that computes plain float32 truth.
+    #[must_use]
+    pub fn reference() -> Device {
+        Device::Reference
+    }
+
+    /// The processor, with the best instructions that it has. The calling thread works too, so `threads - 1` are started.
+    ///
+    /// # Errors
+    /// [`DeviceError::Threads`] if the threads cannot be started.
+    pub fn cpu(threads: NonZeroUsize) -> Result<Device, DeviceError> {
+        Ok(Device::Cpu(Arc::new(Cpu::detect(threads)?)))
+    }
+
+    /// The processor without any instruction that the compiler's baseline does not have, as on a machine where detection finds none. Tests compare it with the others.
+    ///
+    /// # Errors
+    /// [`DeviceError::Threads`] if the threads cannot be started.
+    pub fn cpu_portable(threads: NonZeroUsize) -> Result<Device, DeviceError> {
+        Ok(Device::Cpu(Arc::new(Cpu::portable(threads)?)))
+    }
+
+    /// The kind of device, as `--device` spells it: `reference` or `cpu`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Device::Reference => "reference",
+            Device::Cpu(_) => "cpu",
+        }
+    }
+
+    /// Kind, instruction set and threads, for logs and people.
+    #[must_use]
+    pub fn description(&self) -> String {
+        match self {
+            Device::Reference => "reference".to_owned(),
+            Device::Cpu(cpu) => cpu.description(),
+        }
+    }
+
+    /// Whether both are the same device, so that their tensors may meet in one operation.
+    #[must_use]
+    pub fn same_as(&self, other: &Device) -> bool {
+        match (self, other) {
+            (Device::Reference, Device::Reference) => true,
+            (Device::Cpu(a), Device::Cpu(b)) => Arc::ptr_eq(a, b),
+            (Device::Reference | Device::Cpu(_), _) => false,
+        }
+    }
+
+    /// Whether the device takes matrices and embedding tables of this tensor type.
+    #[must_use]
+    pub fn supports(&self, tensor_type: TensorType) -> bool {
+        crate::ops::supported(self, tensor_type)
+    }
+}

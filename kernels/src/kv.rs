@@ -1,0 +1,163 @@
+//! The paged key and value store, and who reads what from it.
+
+use crate::buffer::Buffer;
+use crate::{Device, OpError};
+
+/// Rows of keys and values are padded to a multiple of this many numbers, so that kernels need no tail.
+pub(crate) const ROW_MULTIPLE: usize = 32;
+
+/// Size of a [`KvStore`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvShape {
+    /// Layers that have attention.
+    pub n_layers: usize,
+    /// Blocks, shared by all sequences; block `b` stands for the same positions in every layer.
+    pub n_blocks: usize,
+    /// Positions in a block.
+    pub block_len: usize,
+    /// Heads of keys and values.
+    pub n_kv_heads: usize,
+    /// Elements of a head of keys, and of a head of queries.
+    pub head_dim_k: usize,
+    /// Elements of a head of values, and of a head of the output.
+    pub head_dim_v: usize,
+}
+
+impl KvShape {
+    /// Memory of one block over all layers. `None` if that does not fit into an address.
+    #[must_use]
+    pub fn block_bytes(&self) -> Option<usize> {
+        let per_layer = self.layer_block_len(self.head_dim_k)?.checked_add(self.layer_block_len(self.head_dim_v)?)?;
+        per_layer.checked_mul(size_of::<f32>())?.checked_mul(self.n_layers)
+    }
+
+    /// Numbers of one block of one layer, for heads of `head_dim` elements.
+    fn layer_block_len(&self, head_dim: usize) -> Option<usize> {
+        head_dim.checked_next_multiple_of(ROW_MULTIPLE)?.checked_mul(self.block_len)?.checked_mul(self.n_kv_heads)
+    }
+
+    fn as_vec(self) -> Vec<usize> {
+        vec![self.n_layers, self.n_blocks, self.block_len, self.n_kv_heads, self.head_dim_k, self.head_dim_v]
+    }
+}
+
+/// Where a row's key and value go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvSlot {
+    /// Block, below [`KvShape::n_blocks`].
+    pub block: u32,
+    /// Position in the block, below [`KvShape::block_len`].
+    pub offset: u32,
+}
+
+/// Place of a row in its sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowPlace {
+    /// Index into [`AttentionRows::tables`].
+    pub table: u32,
+    /// Position in the sequence: the row attends to `0..=position`.
+    pub position: u32,
+}
+
+/// What each row of a batch attends to.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionRows<'a> {
+    /// Block tables: entry `i` of a table is the block with positions `i * block_len ..`.
+    pub tables: &'a [&'a [u32]],
+    /// One entry per row.
+    pub rows: &'a [RowPlace],
+}
+
+/// Keys and values of all layers in blocks, in f32.
+///
+/// Blocks belong to nobody here: who may write which is the caller's business. Fresh blocks hold zeros.
+#[derive(Debug)]
+pub struct KvStore {
+    device: Device,
+    shape: KvShape,
+    layers: Vec<KvLayer>,
+}
+
+/// One layer's blocks: keys and values are `[n_blocks, n_kv_heads, block_len, padded head_dim]`, so that a head reads its positions in one stream.
+#[derive(Debug)]
+pub(crate) struct KvLayer {
+    pub(crate) keys: Buffer<f32>,
+    pub(crate) values: Buffer<f32>,
+}
+
+impl KvStore {
+    /// Allocates the store; blocks take physical memory when they are first written.
+    ///
+    /// # Errors
+    /// [`OpError::Memory`] if the machine has no such memory, [`OpError::Shape`] if a block would be empty; both with the shape's fields in their order.
+    pub fn new(device: &Device, shape: KvShape) -> Result<KvStore, OpError> {
+        if [shape.block_len, shape.n_kv_heads, shape.head_dim_k, shape.head_dim_v].contains(&0) {
+            return Err(OpError::Shape { op: "kv store", operand: "shape", expected: Vec::new(), found: shape.as_vec() });
+        }
+        let no_memory = || OpError::Memory { shape: shape.as_vec() };
+        let buffer = |head_dim| -> Option<Buffer<f32>> { Buffer::zeros(shape.layer_block_len(head_dim)?.checked_mul(shape.n_blocks)?) };
+        let layer = || -> Option<KvLayer> { Some(KvLayer { keys: buffer(shape.head_dim_k)?, values: buffer(shape.head_dim_v)? }) };
+        let layers = (0..shape.n_layers).map(|_| layer().ok_or_else(no_memory)).collect::<Result<_, _>>()?;
+        Ok(KvStore { device: device.clone(), shape, layers })
+    }
+
+    /// The size that was asked for.
+    #[must_use]
+    pub fn shape(&self) -> &KvShape {
+        &self.shape
+    }
+
+    /// The device that the store lives on.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(crate) fn layer(&self, layer: usize) -> &KvLayer {
+        &self.layers[layer]
+    }
+
+    pub(crate) fn layer_mut(&mut self, layer: usize) -> &mut KvLayer {
+        &mut self.layers[layer]
+    }
+}
+
+impl KvShape {
+    /// Numbers between the keys of two positions of a head.
+    pub(crate) fn key_stride(&self) -> usize {
+        self.head_dim_k.next_multiple_of(ROW_MULTIPLE)
+    }
+
+    /// Numbers between the values of two positions of a head.
+    pub(crate) fn value_stride(&self) -> usize {
+        self.head_dim_v.next_multiple_of(ROW_MULTIPLE)
+    }
+
+    /// Index of a position among all rows of a layer: times the stride it is where the row begins.
+    pub(crate) fn row_index(&self, block: usize, kv_head: usize, offset: usize) -> usize {
+        (block * self.n_kv_heads + kv_head) * self.block_len + offset
+    }
+}
+
+impl KvLayer {
+    /// The key of one position, padded with zeros.
+    pub(crate) fn key(&self, shape: &KvShape, row_index: usize) -> &[f32] {
+        &self.keys.as_slice()[row_index * shape.key_stride()..][..shape.key_stride()]
+    }
+
+    /// The value of one position, padded with zeros.
+    pub(crate) fn value(&self, shape: &KvShape, row_index: usize) -> &[f32] {
+        &self.values.as_slice()[row_index * shape.value_stride()..][..shape.value_stride()]
+    }
+
+    /// Writes one row's keys and values of all heads to a slot. `k`: `[n_kv_heads * head_dim_k]`, `v`: `[n_kv_heads * head_dim_v]`.
+    pub(crate) fn write(&mut self, shape: &KvShape, slot: KvSlot, k: &[f32], v: &[f32]) {
+        for kv_head in 0..shape.n_kv_heads {
+            let row_index = shape.row_index(slot.block as usize, kv_head, slot.offset as usize);
+            let key = &k[kv_head * shape.head_dim_k..][..shape.head_dim_k];
+            self.keys.as_mut_slice()[row_index * shape.key_stride()..][..shape.head_dim_k].copy_from_slice(key);
+            let value = &v[kv_head * shape.head_dim_v..][..shape.head_dim_v];
+            self.values.as_mut_slice()[row_index * shape.value_stride()..][..shape.head_dim_v].copy_from_slice(value);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Tensor operations on [`Device`].
+//!
+//! # Why this crate exists
+//! A transformer needs about a dozen operations. Each of them is written once per kind of device, and every kind must give the same answer: [`ops`] checks shapes, types, devices and indices
+//! once, then matches on the device. What runs below may trust what it is given.
+//!
+//! - `reference` is the truth: float32 values, scalar loops, one obvious way to read each of them. `--device reference` answers "is it the kernel or the model?".
+//! - `cpu` is fast: instructions chosen once at run time, a pool of threads, scratch memory that is used again.
+//!
+//! # Bit-reproducible
+//! A row's result depends on that row alone: not on the rows beside it, the number of threads, tiles, or the chunks in which a prompt arrives. The order of every reduction follows from its
+//! length and tensor type: tiles run over rows and columns, sums over `K` are never re-associated, attention splits every 256 positions and combines in index order.
+//!
+//! # Unsafe
+//! Only under `cpu`, where instructions that the compiler may not assume are called and threads write disjoint columns of one matrix.
+
+mod device;
+mod error;
+mod tensor;
+
+mod kv;
+mod rope;
+
+pub mod ops;
+
+mod buffer;
+mod layout;
+mod operands;
+
+pub mod cpu;
+mod reference;
+
+pub use device::{Device, DeviceError};
+pub use error::OpError;
+pub use kv::{AttentionRows, KvShape, KvSlot, KvStore, RowPlace};
+pub use ops::Activation;
+pub use rope::{RopeKind, RopeParams, RopeScaling, RopeTable};
+pub use tensor::{Owner, Tensor};
+
+/// Files are little-endian and are read as they lie in memory.
+const _: () = assert!(cfg!(target_endian = "little"), "weights are used as they lie in the file, which is little-endian");

@@ -1,0 +1,47 @@
+//! Attention as the formula has it: all scores, one softmax, one weighted sum.
+
+use crate::operands::AttentionJob;
+
+/// out[r, h] = Σ_p softmax_p(scale · q[r, h] · k[p, kv(h)]) · v[p, kv(h)], over the positions `p` that row `r` attends to.
+///
+/// `out`: `[rows, n_heads * head_dim_v]`.
+#[expect(clippy::cast_possible_truncation, reason = "sums are complete: each is rounded to f32 once")]
+pub(crate) fn attention(job: AttentionJob, out: &mut [f32]) {
+    let shape = &job.shape;
+    let mut scores = Vec::new();
+    for (index, out) in out.chunks_exact_mut(shape.head_dim_v).enumerate() {
+        let (row, head) = (index / job.n_heads, index % job.n_heads);
+        let (table, n_positions) = job.context(row);
+        let row_index = |position: usize| {
+            let block = table[position / shape.block_len] as usize;
+            shape.row_index(block, job.kv_head(head), position % shape.block_len)
+        };
+
+        scores.clear();
+        for position in 0..n_positions {
+            scores.push(job.scale * super::dot(job.query(row, head), job.layer.key(shape, row_index(position))));
+        }
+        softmax(&mut scores);
+
+        for (i, out) in out.iter_mut().enumerate() {
+            let mut sum = 0.0;
+            for (position, &weight) in scores.iter().enumerate() {
+                sum += f64::from(weight) * f64::from(job.layer.value(shape, row_index(position))[i]);
+            }
+            *out = sum as f32;
+        }
+    }
+}
+
+/// scores[p] = exp(scores[p]) / Σ_p exp(scores[p]), with the largest score taken off first so that nothing overflows.
+fn softmax(scores: &mut [f32]) {
+    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for score in &mut *scores {
+        *score = (*score - max).exp();
+        sum += f64::from(*score);
+    }
+    for score in scores {
+        *score = (f64::from(*score) / sum) as f32;
+    }
+}

@@ -1,0 +1,101 @@
+//! Plain float32 truth: one loop per index of the formula, in order, one thread.
+//!
+//! Numbers that an operation takes and gives are f32. Sums are kept in f64 until they are complete, so that what is left is the rounding of the result and not of the order of a sum: the
+//! other devices are compared with this one, each with its own order.
+
+mod attention;
+
+pub(crate) use attention::attention;
+
+use crate::layout::Unpack;
+use crate::operands::{Activations, Matrix, Vector};
+use crate::ops::Activation;
+use crate::rope::{RopeKind, RopeTable};
+
+/// out[r, o] = Σ_i weight[o, i] · x[r, i]
+pub(crate) fn matmul(weight: Matrix, unpack: Unpack, x: Activations, out: &mut [f32]) {
+    let mut weight_row = vec![0.0; weight.row_len];
+    for o in 0..weight.n_rows {
+        unpack(weight.row(o), &mut weight_row);
+        for r in 0..x.n_rows() {
+            out[r * weight.n_rows + o] = dot(&weight_row, x.row(r));
+        }
+    }
+}
+
+/// Σ_i a[i] · b[i]
+#[expect(clippy::cast_possible_truncation, reason = "the sum is complete: it is rounded to f32 once")]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sum = 0.0;
+    for (&a, &b) in a.iter().zip(b) {
+        sum += f64::from(a) * f64::from(b);
+    }
+    sum as f32
+}
+
+/// out[r, i] = x[r, i] / sqrt(mean_i(x[r, i]²) + eps) · weight[i]
+#[expect(clippy::cast_possible_truncation, reason = "the mean is complete: it is rounded to f32 once")]
+pub(crate) fn rms_norm(x: Activations, weight: Vector, eps: f32, out: &mut [f32]) {
+    for (r, out) in out.chunks_exact_mut(x.cols).enumerate() {
+        let row = x.row(r);
+        let mut sum = 0.0;
+        for &value in row {
+            sum += f64::from(value) * f64::from(value);
+        }
+        let mean = (sum / x.cols as f64) as f32;
+        let scale = 1.0 / (mean + eps).sqrt();
+        for ((out, &value), &weight) in out.iter_mut().zip(row).zip(weight.0) {
+            *out = value * scale * f32::from_le_bytes(weight);
+        }
+    }
+}
+
+/// x[r, i] += bias[i]
+pub(crate) fn add_bias(x: &mut [f32], bias: Vector) {
+    for row in x.chunks_exact_mut(bias.0.len()) {
+        for (value, &bias) in row.iter_mut().zip(bias.0) {
+            *value += f32::from_le_bytes(bias);
+        }
+    }
+}
+
+/// x[i] += y[i]
+pub(crate) fn add(x: &mut [f32], y: &[f32]) {
+    for (x, &y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+/// out[i] = activation(gate[i]) · up[i]
+pub(crate) fn activate(gate: &[f32], up: &[f32], activation: Activation, out: &mut [f32]) {
+    for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
+        let active = match activation {
+            Activation::Silu => gate / (1.0 + (-gate).exp()),
+        };
+        *out = active * up;
+    }
+}
+
+/// Rotates pair `i` of every head by `position · frequency[i]`. `x`: `[rows, n_heads * head_dim]`.
+pub(crate) fn rope(x: &mut [f32], positions: &[u32], table: &RopeTable, n_heads: usize) {
+    if positions.is_empty() || n_heads == 0 {
+        return;
+    }
+    let head_dim = x.len() / positions.len() / n_heads;
+    let n_pairs = table.inverse_frequencies().len();
+    let (mut cos, mut sin) = (vec![0.0; n_pairs], vec![0.0; n_pairs]);
+    for (row, &position) in x.chunks_exact_mut(n_heads * head_dim).zip(positions) {
+        table.cos_sin(position, &mut cos, &mut sin);
+        for head in row.chunks_exact_mut(head_dim) {
+            for i in 0..n_pairs {
+                let (first, second) = match table.params().kind {
+                    RopeKind::Interleaved => (2 * i, 2 * i + 1),
+                    RopeKind::Halves => (i, i + n_pairs),
+                };
+                let (a, b) = (head[first], head[second]);
+                head[first] = a * cos[i] - b * sin[i];
+                head[second] = b * cos[i] + a * sin[i];
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+use kernels::{AttentionRows, KvSlot, OpError, RowPlace};
+
+use super::{Model, Workspace};
+use crate::kv_cache::BLOCK_LEN;
+use crate::residency::{ModelKey, Residency, Wanted};
+use crate::scheduler::{Batch, SequenceId};
+
+/// The rows of a batch as the ops want them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    /// Token of each row.
+    pub ids: Vec<u32>,
+    /// Position of each row in its sequence.
+    pub positions: Vec<u32>,
+    /// Where each row's key and value go.
+    pub slots: Vec<KvSlot>,
+    /// Which table each row reads, and up to where.
+    pub places: Vec<RowPlace>,
+    /// Blocks of each sequence, in the order of the batch's runs.
+    pub tables: Vec<Vec<u32>>,
+    /// The rows that need logits, ascending.
+    pub logit_rows: Vec<u32>,
+}
+
+impl Rows {
+    /// Lays out a batch. `look_up` gives the tokens and the blocks of a sequence.
+    pub fn new<'a>(
+        batch: &Batch,
+        mut look_up: impl FnMut(SequenceId) -> (&'a [u32], &'a [u32]),
+    ) -> Rows {
+        let mut rows = Rows::default();
+        for run in &batch.runs {
+            let (tokens, blocks) = look_up(run.sequence);
+            let table = to_u32(rows.tables.len());
+            rows.tables.push(blocks.to_vec());
+            for position in run.start..run.end() {
+                if position >= run.logits_from {
+                    rows.logit_rows.push(to_u32(rows.ids.len()));
+                }
+                rows.ids.push(tokens[position]);
+                let offset = to_u32(position % BLOCK_LEN);
+                let block = blocks[position / BLOCK_LEN];
+                rows.slots.push(KvSlot { block, offset });
+                let position = to_u32(position);
+                rows.positions.push(position);
+                rows.places.push(RowPlace { table, position });
+            }
+        }
+        rows
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Calls `f` with the rows in the form that attention takes.
+    pub(super) fn attention<T>(&self, f: impl FnOnce(AttentionRows<'_>) -> T) -> T {
+        let tables: Vec<&[u32]> = self.tables.iter().map(Vec::as_slice).collect();
+        f(AttentionRows {
+            tables: &tables,
+            rows: &self.places,
+        })
+    }
+}
+
+/// Positions and rows are bounded by the context and the batch, both far below.
+fn to_u32(n: usize) -> u32 {
+    u32::try_from(n).expect("positions and rows are bounded by 32 bits")
+}
+
+/// How far a step got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// One layer further, and the next is there too.
+    Advanced,
+    /// It cannot go on before this layer is resident.
+    NotResident(usize),
+    /// All layers are done; the logits stand in the workspace, if any row needed them.
+    Done,
+}
+
+/// A forward pass over a batch that can stand still before any layer.
+#[derive(Debug)]
+pub struct Step {
+    batch: Batch,
+    rows: Rows,
+    layer: usize,
+}
+
+impl Step {
+    /// A step that has not begun.
+    pub fn new(batch: Batch, rows: Rows) -> Step {
+        Step {
+            batch,
+            rows,
+            layer: 0,
+        }
+    }
+
+    /// What it computes.
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// Its rows.
+    pub fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// The layer that is next.
+    pub fn layer(&self) -> usize {
+        self.layer
+    }
+
+    /// Runs the next layer, if it is resident, and holds the one after it. If it is not, nothing is computed.
+    /// # Errors
+    /// What an op refused; the step cannot go on then.
+    pub fn advance(
+        &mut self,
+        key: ModelKey,
+        model: &mut Model,
+        workspace: &mut Workspace,
+        residency: &mut Residency,
+    ) -> Result<Progress, OpError> {
+        if residency.want(key, self.layer) == Wanted::Waiting {
+            return Ok(Progress::NotResident(self.layer));
+        }
+        model.run_layer(self.layer, &self.rows, workspace)?;
+        self.layer += 1;
+        if self.layer == self.n_layers(model) {
+            return Ok(Progress::Done);
+        }
+        Ok(match residency.want(key, self.layer) {
+            Wanted::Ready => Progress::Advanced,
+            Wanted::Waiting => Progress::NotResident(self.layer),
+        })
+    }
+
+    /// Layers to run: a step of which no row needs logits ends before the output.
+    fn n_layers(&self, model: &Model) -> usize {
+        let n_layers = model.plan().layers.len();
+        n_layers - usize::from(self.rows.logit_rows.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduler::Run;
+
+    #[test]
+    fn rows_of_a_mixed_batch() {
+        let run = |sequence, start, len, logits_from| Run {
+            sequence: SequenceId(sequence),
+            start,
+            len,
+            logits_from,
+        };
+        let batch = Batch {
+            model: ModelKey(1),
+            runs: vec![run(1, 33, 1, 33), run(2, 31, 3, 34), run(3, 0, 2, 0)],
+        };
+        let tokens: Vec<u32> = (100..200).collect();
+        let blocks = |id: SequenceId| -> &[u32] {
+            match id.0 {
+                1 => &[7, 3],
+                2 => &[5, 6],
+                _ => &[0],
+            }
+        };
+        let rows = Rows::new(&batch, |id| (&tokens, blocks(id)));
+        assert_eq!(rows.ids, [133, 131, 132, 133, 100, 101]);
+        assert_eq!(rows.positions, [33, 31, 32, 33, 0, 1]);
+        let slots: Vec<(u32, u32)> = rows
+            .slots
+            .iter()
+            .map(|slot| (slot.block, slot.offset))
+            .collect();
+        assert_eq!(slots, [(3, 1), (5, 31), (6, 0), (6, 1), (0, 0), (0, 1)]);
+        let tables: Vec<u32> = rows.places.iter().map(|place| place.table).collect();
+        assert_eq!(tables, [0, 1, 1, 1, 2, 2]);
+        assert_eq!(rows.logit_rows, [0, 4, 5]);
+    }
+}

@@ -1,0 +1,148 @@
+use super::sequences::State;
+use super::{Decision, Run, Scheduler, SequenceId};
+use crate::kv_cache::blocks_for;
+use crate::residency::ModelKey;
+
+/// How a wish for blocks ended.
+enum Grown {
+    Yes,
+    /// Not now.
+    No,
+    /// Another model's step is in the way.
+    Abandon(ModelKey),
+}
+
+impl Scheduler {
+    /// Lets waiting sequences in, the oldest first, while there is room for all of their tokens.
+    pub(super) fn admit(&mut self, model: ModelKey) -> Option<Decision> {
+        loop {
+            let running = self.count(model, State::Running);
+            let waiting = self
+                .sequences
+                .iter()
+                .find(|(_, entry)| entry.model == model && entry.can_be_admitted());
+            let (&id, entry) = waiting.filter(|_| running < self.limits.max_running)?;
+            if let Some(decision) = self.too_large(id) {
+                return Some(decision);
+            }
+            let n_tokens = entry.n_tokens;
+            match self.grow(id, n_tokens) {
+                Grown::Yes => self.entry_mut(id).state = State::Running,
+                Grown::No => return None,
+                Grown::Abandon(other) => return Some(Decision::Abandon(other)),
+            }
+        }
+    }
+
+    /// One row for each sequence that decodes. A sequence that finds no block for its newest token takes one from the youngest.
+    pub(super) fn decode_runs(&mut self, model: ModelKey) -> Result<Vec<Run>, Decision> {
+        for id in self.sequences_of(model) {
+            // The entry may have been preempted by an older one a moment ago.
+            while self.decoding(id) {
+                if let Some(decision) = self.too_large(id) {
+                    return Err(decision);
+                }
+                let n_tokens = self.entry(id).n_tokens;
+                match self.grow(id, n_tokens) {
+                    Grown::Yes => break,
+                    Grown::No => self.preempt_youngest(model),
+                    Grown::Abandon(other) => return Err(Decision::Abandon(other)),
+                }
+            }
+        }
+        let ids = self
+            .sequences_of(model)
+            .into_iter()
+            .filter(|&id| self.decoding(id));
+        let runs = ids.map(|sequence| {
+            let entry = self.entry(sequence);
+            Run {
+                sequence,
+                start: entry.n_computed,
+                len: 1,
+                logits_from: entry.logits_from(1),
+            }
+        });
+        Ok(runs.collect())
+    }
+
+    fn decoding(&self, id: SequenceId) -> bool {
+        let entry = self.entry(id);
+        entry.can_run() && entry.decodes()
+    }
+
+    fn too_large(&self, id: SequenceId) -> Option<Decision> {
+        let entry = self.entry(id);
+        let need_blocks = blocks_for(entry.n_tokens);
+        let total_blocks = self.caches[&entry.model].total_blocks();
+        (need_blocks > total_blocks).then_some(Decision::TooLarge {
+            sequence: id,
+            need_blocks,
+            total_blocks,
+        })
+    }
+
+    /// Gives a sequence blocks for `n_positions`, out of what is free or of what other models hold beyond their part.
+    fn grow(&mut self, id: SequenceId, n_positions: usize) -> Grown {
+        loop {
+            let entry = self.entry_mut(id);
+            let model = entry.model;
+            let Err(missing) = entry.table.grow_to(n_positions) else {
+                return Grown::Yes;
+            };
+            let held = entry.table.ids().len();
+            let wanted = (blocks_for(n_positions) - held) as u64;
+            let cache = &self.caches[&model];
+            let part_bytes = self.part_bytes();
+            let would_use_bytes = cache.used_bytes() + wanted * cache.block_bytes();
+            // Ids may run out although the budget has not; then no other model's blocks would help.
+            let short_of_bytes =
+                self.budget.free_bytes() < missing.missing as u64 * cache.block_bytes();
+            let Some(greedy) = self
+                .greedy_model(part_bytes)
+                .filter(|_| short_of_bytes && would_use_bytes <= part_bytes)
+            else {
+                return Grown::No;
+            };
+            if self.in_step(greedy) > 0 || self.limbo.iter().any(|(key, _)| *key == greedy) {
+                return Grown::Abandon(greedy);
+            }
+            self.preempt_youngest(greedy);
+        }
+    }
+
+    /// Each model's part of the budget, if those that have sequences share it equally.
+    fn part_bytes(&self) -> u64 {
+        let active = self
+            .caches
+            .keys()
+            .filter(|&&model| self.sequences.values().any(|entry| entry.model == model));
+        self.budget.total_bytes() / active.count().max(1) as u64
+    }
+
+    /// The model that holds most, if that is more than its part.
+    fn greedy_model(&self, part_bytes: u64) -> Option<ModelKey> {
+        let used = self
+            .caches
+            .iter()
+            .map(|(&model, cache)| (cache.used_bytes(), model));
+        let (used_bytes, model) = used.max()?;
+        (used_bytes > part_bytes).then_some(model)
+    }
+
+    fn preempt_youngest(&mut self, model: ModelKey) {
+        let mut running = self.sequences.values_mut().rev();
+        let youngest = running.find(|entry| entry.model == model && entry.state == State::Running);
+        youngest
+            .expect("blocks are held by running sequences")
+            .preempt();
+        self.preemptions += 1;
+    }
+
+    fn count(&self, model: ModelKey, state: State) -> usize {
+        let entries = self.sequences.values();
+        entries
+            .filter(|entry| entry.model == model && entry.state == state)
+            .count()
+    }
+}

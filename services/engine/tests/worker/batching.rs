@@ -1,0 +1,177 @@
+//! Whatever else is in the batch, and however the prompt is cut, the numbers are the same.
+
+use engine::{EngineConfig, OutputOptions, SamplingParams};
+use kernels::Device;
+
+use crate::model::{File, Tiny, write};
+use crate::support::{
+    Completion, attach, collect, complete, config, model_stats, next_delta, prompt, request, start,
+};
+
+/// Eight requests of mixed lengths; half of them draw their tokens.
+fn requests() -> Vec<engine::Request> {
+    let lens = [5, 40, 1, 90, 17, 33, 64, 2];
+    let requests = (0..).zip(lens).map(|(n, len)| {
+        let mut request = request("m", prompt(n, len), 12 + 3 * n);
+        request.seed = u64::from(n);
+        if n % 2 == 1 {
+            request.sampling = SamplingParams {
+                temperature: 0.8,
+                top_k: 40,
+                top_p: 0.95,
+                min_p: 0.01,
+            };
+        }
+        request
+    });
+    requests.collect()
+}
+
+async fn alone(file: &File, config: EngineConfig) -> Vec<Completion> {
+    let engine = start(config);
+    attach(&engine, "m", file).await;
+    let mut completions = Vec::new();
+    for request in requests() {
+        completions.push(complete(&engine, request).await.expect("an answer"));
+    }
+    assert_eq!(model_stats(&engine, "m").mixed_steps, 0);
+    completions
+}
+
+/// Each request is handed in when the one before has said so many tokens.
+async fn staggered(file: &File, config: EngineConfig) -> (Vec<Completion>, engine::ModelStats) {
+    let engine = start(config);
+    attach(&engine, "m", file).await;
+    let mut streams = Vec::new();
+    for request in requests() {
+        let mut stream = engine.submit(request).expect("room");
+        let first = next_delta(&mut stream).await;
+        streams.push((first, stream));
+    }
+    let mut completions = Vec::new();
+    for (first, stream) in streams {
+        let mut completion = collect_rest(stream).await;
+        completion.tokens.splice(0..0, first);
+        completions.push(completion);
+    }
+    (completions, model_stats(&engine, "m"))
+}
+
+/// What a stream says after its first delta.
+async fn collect_rest(mut stream: engine::EventStream) -> Completion {
+    let mut completion = Completion::default();
+    while let Some(event) = stream.recv().await {
+        match event.expect("an answer") {
+            engine::TokenEvent::Delta { text, tokens } => {
+                completion.text += &text;
+                completion.tokens.extend(tokens);
+            }
+            engine::TokenEvent::Finished {
+                reason,
+                usage,
+                timings,
+            } => completion.end = Some((reason, usage, timings)),
+            other => panic!("{other:?} after a delta"),
+        }
+    }
+    completion
+}
+
+#[tokio::test]
+async fn staggered_streams_say_what_each_says_alone() {
+    for tiny in [Tiny::LLAMA, Tiny::QWEN] {
+        let file = write(tiny);
+        let alone = alone(&file, config()).await;
+        let (together, stats) = staggered(&file, config()).await;
+        for (n, (alone, together)) in alone.iter().zip(&together).enumerate() {
+            assert_eq!(alone.bits(), together.bits(), "stream {n}");
+        }
+        assert!(
+            stats.mixed_steps >= 6,
+            "prompts and output share steps: {stats:?}"
+        );
+        let distinct: std::collections::BTreeSet<Vec<u32>> =
+            alone.iter().map(Completion::ids).collect();
+        assert!(distinct.len() >= 6, "the model says something");
+    }
+}
+
+#[tokio::test]
+async fn eight_streams_at_once_fill_wide_steps() {
+    let file = write(Tiny::LLAMA);
+    let alone = alone(&file, config()).await;
+    let engine = start(config());
+    let source = attach(&engine, "m", &file).await;
+    // All have arrived before the first step can go on; how many of them are in it depends on who was quicker.
+    source.gate().close();
+    let streams: Vec<_> = requests()
+        .into_iter()
+        .map(|request| engine.submit(request).expect("room"))
+        .collect();
+    source.gate().wait_for_somebody();
+    source.gate().open();
+    for (stream, alone) in streams.into_iter().zip(&alone) {
+        let together = collect(stream).await.expect("an answer");
+        assert_eq!(together.bits(), alone.bits());
+        assert_eq!(together.text, alone.text);
+    }
+    let stats = model_stats(&engine, "m");
+    // At worst the first stream, 5 prompt rows, is alone in the first step. It makes 12 tokens, so it is there for 11 more steps, and in each of them so are all the others, with a row at least.
+    assert!(stats.wide_steps >= 11, "{stats:?}");
+    assert!(stats.steps < 60, "steps are shared: {stats:?}");
+}
+
+#[tokio::test]
+async fn chunks_do_not_change_the_numbers() {
+    let file = write(Tiny::LLAMA);
+    for device in [Device::reference(), config().device] {
+        let mut seen = Vec::new();
+        for prefill_chunk_tokens in [1, 7, 128] {
+            let engine = start(EngineConfig {
+                device: device.clone(),
+                prefill_chunk_tokens,
+                ..config()
+            });
+            attach(&engine, "m", &file).await;
+            let mut request = request("m", prompt(3, 75), 10);
+            request.output = OutputOptions {
+                logprobs: Some(5),
+                prompt_logprobs: Some(2),
+            };
+            let completion = complete(&engine, request).await.expect("an answer");
+            assert_eq!(completion.prompt_logprobs.len(), 75);
+            assert_eq!(completion.prompt_logprobs[0].logprob, None);
+            assert!(
+                completion.prompt_logprobs[1..]
+                    .iter()
+                    .all(|token| token.logprob.is_some() && token.top.len() == 2)
+            );
+            seen.push(completion.bits());
+        }
+        assert!(seen.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+}
+
+#[tokio::test]
+async fn sequences_that_lose_their_blocks_are_computed_again() {
+    let file = write(Tiny::LLAMA);
+    let alone = alone(&file, config()).await;
+    // 3 layers of keys and values of 2 heads, 8 elements padded to 16, 32 positions, f32: 24 KiB a block. The longest sequence takes 4 blocks.
+    let block_bytes = 3 * 2 * 2 * 16 * 32 * 4;
+    let engine = start(EngineConfig {
+        kv_budget_bytes: 7 * block_bytes,
+        ..config()
+    });
+    attach(&engine, "m", &file).await;
+    let streams: Vec<_> = requests()
+        .into_iter()
+        .map(|request| engine.submit(request).expect("room"))
+        .collect();
+    for (stream, alone) in streams.into_iter().zip(&alone) {
+        let squeezed = collect(stream).await.expect("an answer");
+        assert_eq!(squeezed.bits(), alone.bits());
+    }
+    let stats = engine.stats();
+    assert!(stats.preemptions > 0, "{stats:?}");
+    assert_eq!(stats.kv_used_bytes, 0);
+}

@@ -1,0 +1,13 @@
+//! The engine as its callers see it, on tiny random models whose weights lie in memory behind a source that can be slowed, failed and counted.
+
+mod batching;
+mod cold;
+mod faults;
+mod files;
+mod model;
+mod plan;
+mod readers;
+mod requests;
+mod source;
+mod spans;
+mod support;

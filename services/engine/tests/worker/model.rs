@@ -1,0 +1,182 @@
+//! A tiny random llama, written as a GGUF file.
+
+use std::sync::Arc;
+
+use gguf::write::Writer;
+use gguf::{Directory, StringArray, TensorType, Value};
+use text::Tokenizer;
+
+pub(crate) const N_VOCAB: u32 = 288;
+pub(crate) const CONTEXT: u32 = 512;
+/// End of generation; the models are random, so it comes when it comes.
+pub(crate) const EOS: u32 = 2;
+
+/// What the file is to hold.
+#[derive(Clone, Copy)]
+pub(crate) struct Tiny {
+    pub(crate) seed: u64,
+    pub(crate) architecture: &'static str,
+    pub(crate) n_layers: usize,
+    pub(crate) tied: bool,
+    pub(crate) biases: bool,
+    pub(crate) rope_factors: bool,
+}
+
+impl Tiny {
+    pub(crate) const LLAMA: Tiny = Tiny {
+        seed: 1,
+        architecture: "llama",
+        n_layers: 3,
+        tied: false,
+        biases: false,
+        rope_factors: true,
+    };
+    pub(crate) const QWEN: Tiny = Tiny {
+        seed: 2,
+        architecture: "qwen2",
+        n_layers: 2,
+        tied: true,
+        biases: true,
+        rope_factors: false,
+    };
+}
+
+const N_EMBD: u64 = 32;
+const N_FF: u64 = 48;
+const N_KV: u64 = 16;
+
+/// The bytes of a file and what they say of themselves.
+pub(crate) struct File {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) bytes: Arc<Vec<u8>>,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+}
+
+pub(crate) fn write(tiny: Tiny) -> File {
+    let mut writer = Writer::new();
+    for (key, value) in metadata(tiny) {
+        writer = writer.metadata(&key, value);
+    }
+    for (name, dims) in tensors(tiny) {
+        writer = writer.tensor(&name, &dims, TensorType::F32);
+    }
+    let header = writer.finish().expect("a sound header");
+    let mut bytes = header.bytes;
+    bytes.resize(usize::try_from(header.file_len).expect("a small file"), 0);
+    let mut random = Random(tiny.seed);
+    for info in header.directory.tensors() {
+        let start = usize::try_from(info.offset_bytes).expect("a small file");
+        let n = usize::try_from(info.shape.n_elements()).expect("a small tensor");
+        let is_vector = info.shape.dims().len() == 1;
+        for (index, value) in bytes[start..][..4 * n].chunks_exact_mut(4).enumerate() {
+            let noise = random.next();
+            let number = match info.name.as_str() {
+                "rope_freqs.weight" => 1.0 + index as f32,
+                name if name.ends_with("norm.weight") => 1.0 + 0.1 * noise,
+                _ if is_vector => 0.1 * noise,
+                _ => 0.35 * noise,
+            };
+            value.copy_from_slice(&number.to_le_bytes());
+        }
+    }
+    let tokenizer =
+        Tokenizer::from_metadata(header.directory.metadata()).expect("a sound vocabulary");
+    File {
+        directory: Arc::new(header.directory),
+        bytes: Arc::new(bytes),
+        tokenizer: Arc::new(tokenizer),
+    }
+}
+
+fn metadata(tiny: Tiny) -> Vec<(String, Value)> {
+    let arch = tiny.architecture;
+    let key = |suffix: &str| format!("{arch}.{suffix}");
+    vec![
+        ("general.architecture".to_owned(), arch.into()),
+        (
+            key("block_count"),
+            u32::try_from(tiny.n_layers).expect("few layers").into(),
+        ),
+        (key("context_length"), CONTEXT.into()),
+        (key("embedding_length"), 32u32.into()),
+        (key("feed_forward_length"), 48u32.into()),
+        (key("attention.head_count"), 4u32.into()),
+        (key("attention.head_count_kv"), 2u32.into()),
+        (key("attention.layer_norm_rms_epsilon"), 1e-5f32.into()),
+        ("tokenizer.ggml.model".to_owned(), "llama".into()),
+        ("tokenizer.ggml.tokens".to_owned(), vocabulary().into()),
+        (
+            "tokenizer.ggml.scores".to_owned(),
+            vec![0f32; N_VOCAB as usize].into(),
+        ),
+        ("tokenizer.ggml.token_type".to_owned(), token_types().into()),
+        ("tokenizer.ggml.eos_token_id".to_owned(), EOS.into()),
+    ]
+}
+
+/// Three special tokens, every byte, and a few words.
+fn vocabulary() -> StringArray {
+    let special = ["<unk>", "<s>", "</s>"].map(str::to_owned);
+    let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>"));
+    let words = (0..N_VOCAB - 259).map(|word| format!("w{word}"));
+    special
+        .into_iter()
+        .chain(bytes)
+        .chain(words)
+        .map(String::into_bytes)
+        .collect()
+}
+
+fn token_types() -> Vec<i32> {
+    let (unknown, control, byte, normal) = (2, 3, 6, 1);
+    let special = [unknown, control, control];
+    special
+        .into_iter()
+        .chain([byte; 256])
+        .chain([normal; N_VOCAB as usize - 259])
+        .collect()
+}
+
+fn tensors(tiny: Tiny) -> Vec<(String, Vec<u64>)> {
+    let vocab = u64::from(N_VOCAB);
+    let mut tensors: Vec<(String, Vec<u64>)> =
+        vec![("token_embd.weight".to_owned(), vec![N_EMBD, vocab])];
+    if tiny.rope_factors {
+        tensors.push(("rope_freqs.weight".to_owned(), vec![4]));
+    }
+    for layer in 0..tiny.n_layers {
+        let mut add =
+            |part: &str, dims: &[u64]| tensors.push((format!("blk.{layer}.{part}"), dims.to_vec()));
+        add("attn_norm.weight", &[N_EMBD]);
+        for (part, n_out) in [("attn_q", N_EMBD), ("attn_k", N_KV), ("attn_v", N_KV)] {
+            add(&format!("{part}.weight"), &[N_EMBD, n_out]);
+            if tiny.biases {
+                add(&format!("{part}.bias"), &[n_out]);
+            }
+        }
+        add("attn_output.weight", &[N_EMBD, N_EMBD]);
+        add("ffn_norm.weight", &[N_EMBD]);
+        add("ffn_gate.weight", &[N_EMBD, N_FF]);
+        add("ffn_up.weight", &[N_EMBD, N_FF]);
+        add("ffn_down.weight", &[N_FF, N_EMBD]);
+    }
+    tensors.push(("output_norm.weight".to_owned(), vec![N_EMBD]));
+    if !tiny.tied {
+        tensors.push(("output.weight".to_owned(), vec![N_EMBD, vocab]));
+    }
+    tensors
+}
+
+/// Numbers in [-1, 1) (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let bits = u16::try_from((x >> 40) & 0xffff).expect("16 bits");
+        f32::from(bits) / 32768.0 - 1.0
+    }
+}

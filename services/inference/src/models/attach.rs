@@ -1,0 +1,164 @@
+//! From a model's name to a plan: lease, descriptors, tokenizer, engine. No weight is read.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use engine::{AttachReport, AttachRequest, Engine};
+use text::Tokenizer;
+use tokio::{sync::Notify, task::spawn_blocking};
+use tracing::{Instrument as _, Span, field::Empty, info_span};
+use weights::{
+    Weights,
+    handoff::{self, AcceptOptions},
+};
+
+use super::{
+    attached::{Attached, Until},
+    lease,
+    usage::Usage,
+};
+use crate::{daemon::Daemon, error::Error};
+
+/// What attaching needs to know.
+#[derive(Clone, Debug)]
+pub(super) struct Attacher {
+    pub(super) engine: Engine,
+    pub(super) daemon: Daemon,
+    /// How long the daemon may take to fetch an extent.
+    pub(super) fetch_timeout: Duration,
+}
+
+/// The span of one load. Its phases are its children: they do not overlap and add up to it.
+pub(crate) fn load_span(model: &str, load_mode: &'static str) -> Span {
+    info_span!(
+        "model.load",
+        model,
+        load_mode,
+        load_kind = Empty,
+        cold_bytes = Empty,
+        warm_bytes = Empty,
+        hot_bytes = Empty,
+        unknown_bytes = Empty,
+        total_bytes = Empty,
+        cause = Empty
+    )
+}
+
+// === impl Attacher ===
+
+impl Attacher {
+    /// Attaches `id`; runs in `load`'s span.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub(super) async fn attach(
+        self,
+        id: String,
+        pin: bool,
+        load: Span,
+    ) -> Result<Arc<Attached>, Error> {
+        let outcome = self.run(&id, pin).instrument(load.clone()).await;
+        if let Err(error) = &outcome {
+            load.record("cause", crate::error::Chain(error).to_string());
+        }
+        let attached = outcome?;
+        load.record("total_bytes", attached.report.tensor_bytes);
+        attached.begin_load(load, Until::FirstPass);
+        Ok(Arc::new(attached))
+    }
+
+    async fn run(self, id: &str, pin: bool) -> Result<Attached, Error> {
+        let began = Instant::now();
+        let lost = Arc::new(Notify::new());
+        let weights = Arc::new(self.take_over(id, &lost).await?);
+        let tokenizer = Arc::new(tokenizer(id, &weights).await?);
+        let report = self.plan(id, pin, &weights, &tokenizer).await?;
+        let attach_took = began.elapsed();
+        let plan_build = report.plan_build;
+        tracing::info!(
+            model = id,
+            ?attach_took,
+            ?plan_build,
+            tensor_bytes = report.tensor_bytes,
+            "attached"
+        );
+        let attached = Attached {
+            id: id.to_owned(),
+            tokenizer,
+            weights: Arc::clone(&weights),
+            report,
+            attach_took,
+            pinned: pin,
+            usage: Usage::new(),
+            load: Mutex::default(),
+            companions: Mutex::default(),
+        };
+        let keeper = tokio::spawn(lease::keep(id.to_owned(), weights, lost, self.daemon));
+        attached.accompany(keeper.abort_handle());
+        Ok(attached)
+    }
+
+    /// Lease, then descriptors.
+    async fn take_over(&self, id: &str, lost: &Arc<Notify>) -> Result<Weights, Error> {
+        let lease = self
+            .daemon
+            .acquire_lease(id)
+            .instrument(info_span!("model.load.lease"))
+            .await?;
+        let lost = Arc::clone(lost);
+        let options = AcceptOptions {
+            fetch_timeout: self.fetch_timeout,
+            on_lost: Some(Box::new(move || lost.notify_one())),
+        };
+        let span = info_span!("model.load.hand_off");
+        let accept =
+            move || span.in_scope(|| handoff::accept(&lease.handoff_socket, &lease.token, options));
+        let outcome = spawn_blocking(accept).await.map_err(|_| Error::Lost {
+            what: "the hand-off",
+        })?;
+        outcome.map_err(|source| Error::Accept {
+            model: id.to_owned(),
+            source: Arc::new(source),
+        })
+    }
+
+    async fn plan(
+        &self,
+        id: &str,
+        pin: bool,
+        weights: &Arc<Weights>,
+        tokenizer: &Arc<Tokenizer>,
+    ) -> Result<AttachReport, Error> {
+        let weights: Arc<Weights> = Arc::clone(weights);
+        let request = AttachRequest {
+            id: id.to_owned(),
+            weights,
+            tokenizer: Arc::clone(tokenizer),
+            pin,
+        };
+        let outcome = self
+            .engine
+            .attach(request)
+            .instrument(info_span!("model.load.plan"))
+            .await;
+        outcome.map_err(|source| Error::Attach {
+            model: id.to_owned(),
+            source: Arc::new(source),
+        })
+    }
+}
+
+async fn tokenizer(id: &str, weights: &Arc<Weights>) -> Result<Tokenizer, Error> {
+    let weights = Arc::clone(weights);
+    let span = info_span!("model.load.tokenizer");
+    let build = move || span.in_scope(|| Tokenizer::from_metadata(weights.directory().metadata()));
+    let outcome = spawn_blocking(build).await.map_err(|_| Error::Lost {
+        what: "building a tokenizer",
+    })?;
+    outcome.map_err(|source| Error::Tokenizer {
+        model: id.to_owned(),
+        source: Arc::new(source),
+    })
+}

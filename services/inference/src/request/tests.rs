@@ -1,0 +1,278 @@
+use proto::inference::v1::{
+    ChatPrompt, LogitBias, OutputOptions as OutputFields, Stopping as StoppingFields, TokenIds,
+};
+
+use super::*;
+
+/// What becomes of a request.
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    Good,
+    Invalid(Vec<String>),
+    NotServed(&'static str),
+}
+
+fn verdict(request: GenerateRequest) -> Verdict {
+    match Checked::try_from(request) {
+        Ok(_) => Verdict::Good,
+        Err(Error::Invalid { violations }) => Verdict::Invalid(
+            violations
+                .into_iter()
+                .map(|violation| violation.field)
+                .collect(),
+        ),
+        Err(Error::NotServed { field }) => Verdict::NotServed(field),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+fn text(text: &str) -> GenerateRequest {
+    GenerateRequest {
+        prompt: Some(generate_request::Prompt::Text(text.to_owned())),
+        ..GenerateRequest::default()
+    }
+}
+
+fn with_sampling(change: impl FnOnce(&mut Sampling)) -> GenerateRequest {
+    let mut sampling = Sampling::default();
+    change(&mut sampling);
+    GenerateRequest {
+        sampling: Some(sampling),
+        ..text("x")
+    }
+}
+
+fn with_stopping(change: impl FnOnce(&mut StoppingFields)) -> GenerateRequest {
+    let mut stopping = StoppingFields::default();
+    change(&mut stopping);
+    GenerateRequest {
+        stopping: Some(stopping),
+        ..text("x")
+    }
+}
+
+fn with_constraint(kind: Option<constraint::Kind>) -> GenerateRequest {
+    GenerateRequest {
+        constraint: Some(Constraint { kind }),
+        ..text("x")
+    }
+}
+
+fn with_output(output: OutputFields) -> GenerateRequest {
+    GenerateRequest {
+        output: Some(output),
+        ..text("x")
+    }
+}
+
+#[track_caller]
+fn good(request: GenerateRequest) {
+    assert_eq!(verdict(request), Verdict::Good);
+}
+
+#[track_caller]
+fn invalid(request: GenerateRequest, field: &str) {
+    assert_eq!(verdict(request), Verdict::Invalid(vec![field.to_owned()]));
+}
+
+#[track_caller]
+fn not_served(request: GenerateRequest, field: &'static str) {
+    assert_eq!(verdict(request), Verdict::NotServed(field));
+}
+
+#[test]
+fn prompts() {
+    use generate_request::Prompt as Field;
+    let prompt = |prompt| GenerateRequest {
+        prompt,
+        ..GenerateRequest::default()
+    };
+    good(text("x"));
+    good(prompt(Some(Field::TokenIds(TokenIds { ids: vec![1] }))));
+    invalid(prompt(None), "prompt");
+    invalid(text(""), "text");
+    invalid(
+        prompt(Some(Field::TokenIds(TokenIds::default()))),
+        "token_ids.ids",
+    );
+    not_served(prompt(Some(Field::Chat(ChatPrompt::default()))), "chat");
+}
+
+#[test]
+fn names() {
+    let id = |request_id: String| GenerateRequest {
+        request_id,
+        ..text("x")
+    };
+    good(id("ü".repeat(128)));
+    invalid(id("x".repeat(129)), "request_id");
+    let salt = |cache_salt: String| GenerateRequest {
+        cache_salt,
+        ..text("x")
+    };
+    good(salt("tenant-1".to_owned()));
+    invalid(salt("x".repeat(129)), "cache_salt");
+    let model = |model: String| GenerateRequest { model, ..text("x") };
+    invalid(model("m".repeat(4097)), "model");
+}
+
+#[test]
+fn sampling_ranges() {
+    for temperature in [0.0, 0.7, 100.0] {
+        good(with_sampling(|s| s.temperature = Some(temperature)));
+    }
+    for temperature in [-0.1, 100.1, f32::NAN, f32::INFINITY] {
+        invalid(
+            with_sampling(|s| s.temperature = Some(temperature)),
+            "sampling.temperature",
+        );
+    }
+    good(with_sampling(|s| s.top_p = Some(1.0)));
+    for top_p in [0.0, -1.0, 1.1, f32::NAN] {
+        invalid(with_sampling(|s| s.top_p = Some(top_p)), "sampling.top_p");
+    }
+    good(with_sampling(|s| s.min_p = Some(0.0)));
+    for min_p in [-0.1, 1.1, f32::NAN] {
+        invalid(with_sampling(|s| s.min_p = Some(min_p)), "sampling.min_p");
+    }
+    good(with_sampling(|s| s.top_k = Some(u32::MAX)));
+}
+
+#[test]
+fn penalties_and_biases() {
+    good(with_sampling(|s| {
+        s.repetition_penalty = Some(1.0);
+        s.frequency_penalty = Some(0.0);
+        s.presence_penalty = Some(-0.0);
+    }));
+    for penalty in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        invalid(
+            with_sampling(|s| s.repetition_penalty = Some(penalty)),
+            "sampling.repetition_penalty",
+        );
+    }
+    invalid(
+        with_sampling(|s| s.frequency_penalty = Some(2.1)),
+        "sampling.frequency_penalty",
+    );
+    invalid(
+        with_sampling(|s| s.presence_penalty = Some(f32::NAN)),
+        "sampling.presence_penalty",
+    );
+    not_served(
+        with_sampling(|s| s.repetition_penalty = Some(1.1)),
+        "sampling.repetition_penalty",
+    );
+    not_served(
+        with_sampling(|s| s.frequency_penalty = Some(1.0)),
+        "sampling.frequency_penalty",
+    );
+    not_served(
+        with_sampling(|s| s.presence_penalty = Some(-2.0)),
+        "sampling.presence_penalty",
+    );
+    let bias = |bias| LogitBias { token_id: 1, bias };
+    not_served(
+        with_sampling(|s| s.logit_bias = vec![bias(1.0)]),
+        "sampling.logit_bias",
+    );
+    invalid(
+        with_sampling(|s| s.logit_bias = vec![bias(0.0), bias(101.0)]),
+        "sampling.logit_bias[1].bias",
+    );
+}
+
+#[test]
+fn stops() {
+    good(with_stopping(|s| s.stop = vec!["x".repeat(1024); 16]));
+    invalid(
+        with_stopping(|s| s.stop = vec!["x".to_owned(); 17]),
+        "stopping.stop",
+    );
+    invalid(
+        with_stopping(|s| s.stop = vec!["a".to_owned(), String::new()]),
+        "stopping.stop[1]",
+    );
+    invalid(
+        with_stopping(|s| s.stop = vec!["x".repeat(1025)]),
+        "stopping.stop[0]",
+    );
+    good(with_stopping(|s| s.stop_token_ids = vec![0; 256]));
+    invalid(
+        with_stopping(|s| s.stop_token_ids = vec![0; 257]),
+        "stopping.stop_token_ids",
+    );
+    good(with_stopping(|s| s.max_tokens = Some(0)));
+    good(with_stopping(|s| s.ignore_eos = true));
+    not_served(with_stopping(|s| s.min_tokens = 1), "stopping.min_tokens");
+}
+
+#[test]
+fn constraints() {
+    use constraint::Kind;
+    not_served(
+        with_constraint(Some(Kind::JsonSchema("{}".to_owned()))),
+        "constraint.json_schema",
+    );
+    not_served(
+        with_constraint(Some(Kind::Regex("a*".to_owned()))),
+        "constraint.regex",
+    );
+    not_served(
+        with_constraint(Some(Kind::Grammar(String::new()))),
+        "constraint.grammar",
+    );
+    invalid(with_constraint(None), "constraint");
+}
+
+#[test]
+fn log_probabilities() {
+    let counts = |logprobs, prompt_logprobs| OutputFields {
+        logprobs,
+        prompt_logprobs,
+    };
+    good(with_output(counts(Some(0), Some(20))));
+    invalid(with_output(counts(Some(21), None)), "output.logprobs");
+    invalid(
+        with_output(counts(None, Some(21))),
+        "output.prompt_logprobs",
+    );
+}
+
+#[test]
+fn all_violations_are_named_and_come_before_what_is_not_served() {
+    let mut request = with_sampling(|s| {
+        s.temperature = Some(f32::NAN);
+        s.repetition_penalty = Some(2.0);
+    });
+    request.prompt = None;
+    let expected = ["prompt", "sampling.temperature"]
+        .map(str::to_owned)
+        .to_vec();
+    assert_eq!(verdict(request), Verdict::Invalid(expected));
+}
+
+#[test]
+fn unset_fields_have_their_defaults() {
+    let checked = Checked::try_from(text("x")).unwrap();
+    assert_eq!(checked.sampling, SamplingParams::GREEDY);
+    assert_eq!(checked.stopping, Stopping::default());
+    assert_eq!(checked.output, OutputOptions::default());
+    assert_eq!(checked.model, None);
+    assert_eq!(checked.request_id.len(), 16);
+}
+
+#[test]
+fn what_is_set_is_kept_and_what_is_drawn_differs() {
+    let set = GenerateRequest {
+        request_id: "mine".to_owned(),
+        model: "a/b".to_owned(),
+        ..with_sampling(|s| s.seed = Some(0))
+    };
+    let checked = Checked::try_from(set).unwrap();
+    assert_eq!((checked.request_id.as_str(), checked.seed), ("mine", 0));
+    assert_eq!(checked.model.as_deref(), Some("a/b"));
+    let [one, two] = [0, 1].map(|_| Checked::try_from(text("x")).unwrap());
+    assert_ne!(one.seed, two.seed);
+    assert_ne!(one.request_id, two.request_id);
+}

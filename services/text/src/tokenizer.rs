@@ -1,0 +1,173 @@
+use std::fmt;
+
+use crate::bpe::BytePairs;
+use crate::sentencepiece::SentencePiece;
+use crate::special::{Part, SpecialTokens};
+use crate::vocabulary::{Kind, Vocabulary};
+use crate::{TokenizerError, load};
+
+/// A vocabulary, ready for use. Immutable: one serves all requests.
+pub struct Tokenizer {
+    pub(crate) vocabulary: Vocabulary,
+    pub(crate) model: Model,
+    /// Tokens that are cut out of every text.
+    pub(crate) always: SpecialTokens,
+    /// The same and control tokens.
+    pub(crate) on_request: SpecialTokens,
+    pub(crate) bos: Option<u32>,
+    pub(crate) eos: Option<u32>,
+    pub(crate) around: Around,
+    /// Tokens that end a generation, ascending.
+    pub(crate) ends: Vec<u32>,
+}
+
+/// How text between special tokens becomes tokens.
+pub(crate) enum Model {
+    BytePairs(BytePairs),
+    SentencePiece {
+        pieces: SentencePiece,
+        /// Text at the start and behind a special token gets a space in front.
+        space_prefix: bool,
+    },
+}
+
+/// Tokens that the vocabulary wants before and after a text.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Around {
+    pub(crate) before: Option<u32>,
+    pub(crate) after: Option<u32>,
+}
+
+/// What [`Tokenizer::encode`] does beyond the plain text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EncodeOptions {
+    /// Adds the beginning and end tokens that the vocabulary asks for.
+    pub add_special: bool,
+    /// Control tokens spelled out in the text become one token each. Not for text that users write: it lets them speak as the system.
+    pub parse_special: bool,
+}
+
+impl Tokenizer {
+    /// Reads the keys `tokenizer.ggml.*`. Vocabularies of the models `gpt2` and `llama` are understood, the former with the pre-tokenizers of published models.
+    ///
+    /// What a broken file can do without harm is let pass: merges that can never apply, ids that name no token, bytes that are no text.
+    /// # Errors
+    /// [`TokenizerError`] if a key is missing, has the wrong type or is too short, or asks for an algorithm that is not built here.
+    pub fn from_metadata(metadata: &gguf::Metadata) -> Result<Tokenizer, TokenizerError> {
+        load::load(metadata)
+    }
+
+    /// The tokens of `text`. Time grows with its length times the logarithm of it, whatever it holds.
+    pub fn encode(&self, text: &str, options: EncodeOptions) -> Vec<u32> {
+        let special = if options.parse_special {
+            &self.on_request
+        } else {
+            &self.always
+        };
+        let Around { before, after } = if options.add_special {
+            self.around
+        } else {
+            Around {
+                before: None,
+                after: None,
+            }
+        };
+        let mut ids = Vec::with_capacity(text.len() / 4 + 2);
+        ids.extend(before);
+        let mut behind_text = false;
+        special.split(text, |part| {
+            match part {
+                Part::Special(id) => ids.push(id),
+                Part::Text(text) => match &self.model {
+                    Model::BytePairs(pairs) => pairs.encode(&self.vocabulary, text, &mut ids),
+                    Model::SentencePiece {
+                        pieces,
+                        space_prefix,
+                    } => pieces.encode(
+                        &self.vocabulary,
+                        text,
+                        *space_prefix && !behind_text,
+                        &mut ids,
+                    ),
+                },
+            }
+            behind_text = matches!(part, Part::Text(_));
+        });
+        ids.extend(after);
+        ids
+    }
+
+    /// The bytes of a text of `ids`: what [`Tokenizer::encode`] was given, without the special tokens and without the space that SentencePiece vocabularies put in front. Ids out of range stand for nothing.
+    ///
+    /// For what a model generates behind a prompt the space belongs to the text: see [`crate::Detokenizer`].
+    pub fn decode(&self, ids: &[u32]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(ids.len() * 4);
+        for &id in ids {
+            bytes.extend_from_slice(self.token_bytes(id).unwrap_or_default());
+        }
+        if matches!(
+            self.model,
+            Model::SentencePiece {
+                space_prefix: true,
+                ..
+            }
+        ) && bytes.first() == Some(&b' ')
+        {
+            bytes.remove(0);
+        }
+        bytes
+    }
+
+    /// The bytes that a token stands for in output: none for control tokens and the like. `None` out of range.
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        let piece = self.vocabulary.piece(id)?;
+        Some(if self.vocabulary.kind(id).is_some_and(Kind::is_visible) {
+            piece
+        } else {
+            &[]
+        })
+    }
+
+    /// The bytes that a token stands for, control tokens as they are spelled. `None` out of range.
+    pub fn token_spelling(&self, id: u32) -> Option<&[u8]> {
+        self.vocabulary.piece(id)
+    }
+
+    /// The number of tokens; ids are below it.
+    pub fn n_vocab(&self) -> u32 {
+        self.vocabulary.len()
+    }
+
+    /// The token that begins a text, if the vocabulary has one.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The token that ends a text, if the vocabulary has one.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// Whether nothing more is to be generated after `id`: the end of the text, of a turn, of a message, by the file's word or by the token's name.
+    pub fn is_end_of_generation(&self, id: u32) -> bool {
+        self.ends.binary_search(&id).is_ok()
+    }
+}
+
+/// Names the essentials; a vocabulary is too long to print.
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let model = match self.model {
+            Model::BytePairs(_) => "gpt2",
+            Model::SentencePiece { .. } => "llama",
+        };
+        let Tokenizer { bos, eos, ends, .. } = self;
+        f.debug_struct("Tokenizer")
+            .field("model", &model)
+            .field("n_vocab", &self.n_vocab())
+            .field("bos", bos)
+            .field("eos", eos)
+            .field("ends", ends)
+            .finish_non_exhaustive()
+    }
+}

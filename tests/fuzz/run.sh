@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Fuzzes every target for SECONDS (20 unless given), one after the other, and exits with 1 if any of them found something.
+#
+#   tests/fuzz/run.sh [SECONDS]
+#
+# Needs cargo and a C++ compiler. Corpora stay below target/fuzz and each run goes on from them; what was found lies beside them.
+set -uo pipefail
+cd "$(dirname "$0")"
+seconds="${1:-20}"
+out="../../target/fuzz"
+
+# Bytes of an input: headers and texts are small where they are interesting, frames have a limit.
+declare -A max_len=([directory]=4096 [tokenizer]=1024 [tokenizer_metadata]=8192 [frames]=2304)
+targets=(directory tokenizer tokenizer_metadata frames)
+
+cargo build --release --locked --bins || exit 1
+programs="$out/$(rustc -vV | sed -n 's/^host: //p')/release"
+
+found=0
+for target in "${targets[@]}"; do
+    corpus="$out/corpus/$target" artifacts="$out/artifacts/$target/" log="$out/$target.log"
+    mkdir -p "$corpus" "$artifacts"
+    RUST_BACKTRACE=0 "$programs/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=512 -max_len="${max_len[$target]}" \
+        -artifact_prefix="$artifacts" -print_final_stats=1 "$corpus" >"$log" 2>&1
+    status=$?
+    executions="$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"
+    coverage="$(sed -n 's/.* cov: \([0-9]*\) ft: .*/\1/p' "$log" | tail -n 1)"
+    printf '%-20s %12s executions %8s edges  %s\n' "$target" "${executions:-?}" "${coverage:-?}" "$([ $status = 0 ] && echo ok || echo "FOUND (exit $status)")"
+    if [ $status != 0 ]; then
+        found=1
+        grep -vE '^#[0-9]+	' "$log" | tail -n 40
+        artifact="$(sed -n "s/.*Test unit written to //p" "$log" | tail -n 1)"
+        [ -n "$artifact" ] && echo "input (hex): $(od -An -v -tx1 "$artifact" | tr -d ' \n')"
+    fi
+done
+exit $found
