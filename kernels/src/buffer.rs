@@ -15,7 +15,11 @@ pub(crate) struct Buffer<T> {
 /// An empty buffer owns no memory.
 impl<T> Default for Buffer<T> {
     fn default() -> Buffer<T> {
-        Buffer { storage: Vec::new(), start: 0, len: 0 }
+        Buffer {
+            storage: Vec::new(),
+            start: 0,
+            len: 0,
+        }
     }
 }
 
@@ -30,7 +34,11 @@ impl<T: Copy + Default> Buffer<T> {
         Vec::<T>::new().try_reserve_exact(padded).ok()?;
         let storage = vec![T::default(); padded];
         let start = storage.as_ptr().align_offset(ALIGN_BYTES).min(padding);
-        Some(Buffer { storage, start, len })
+        Some(Buffer {
+            storage,
+            start,
+            len,
+        })
     }
 
     /// Makes the buffer at least `len` long; what it held is lost when it has to grow. Elements are whatever was last written.
@@ -39,7 +47,8 @@ impl<T: Copy + Default> Buffer<T> {
     /// Where the machine has no such memory: scratch is small beside the tensors that were allocated before.
     pub(crate) fn at_least(&mut self, len: usize) -> &mut [T] {
         if self.len < len {
-            *self = Buffer::zeros(len).expect("scratch memory is small beside the tensors it serves");
+            *self =
+                Buffer::zeros(len).expect("scratch memory is small beside the tensors it serves");
         }
         &mut self.as_mut_slice()[..len]
     }
@@ -68,7 +77,11 @@ mod tests {
         for len in [0, 1, 15, 16, 17, 1000] {
             let buffer = Buffer::<f32>::zeros(len).expect("small");
             assert_eq!(buffer.as_slice(), vec![0.0; len], "length {len}");
-            assert_eq!(buffer.as_slice().as_ptr().align_offset(ALIGN_BYTES), 0, "length {len}");
+            assert_eq!(
+                buffer.as_slice().as_ptr().align_offset(ALIGN_BYTES),
+                0,
+                "length {len}"
+            );
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gguf::TensorType;
 
 use crate::cpu::Cpu;
+use crate::layout;
 
 /// A place where tensors live and operations run. Cheap to clone; a clone is the same device.
 #[derive(Debug, Clone)]
@@ -82,9 +83,12 @@ impl Device {
         }
     }
 
-    /// Whether the device takes matrices and embedding tables of this tensor type.
+    /// Whether [`ops::embed`](crate::ops::embed) and [`ops::matmul`](crate::ops::matmul) take tables and weights of this tensor type.
     #[must_use]
     pub fn supports(&self, tensor_type: TensorType) -> bool {
-        crate::ops::supported(self, tensor_type)
+        match self {
+            Device::Reference => layout::unpack(tensor_type).is_some(),
+            Device::Cpu(_) => Cpu::supports(tensor_type),
+        }
     }
 }

@@ -27,17 +27,31 @@ impl KvShape {
     /// Memory of one block over all layers. `None` if that does not fit into an address.
     #[must_use]
     pub fn block_bytes(&self) -> Option<usize> {
-        let per_layer = self.layer_block_len(self.head_dim_k)?.checked_add(self.layer_block_len(self.head_dim_v)?)?;
-        per_layer.checked_mul(size_of::<f32>())?.checked_mul(self.n_layers)
+        let per_layer = self
+            .layer_block_len(self.head_dim_k)?
+            .checked_add(self.layer_block_len(self.head_dim_v)?)?;
+        per_layer
+            .checked_mul(size_of::<f32>())?
+            .checked_mul(self.n_layers)
     }
 
     /// Numbers of one block of one layer, for heads of `head_dim` elements.
     fn layer_block_len(&self, head_dim: usize) -> Option<usize> {
-        head_dim.checked_next_multiple_of(ROW_MULTIPLE)?.checked_mul(self.block_len)?.checked_mul(self.n_kv_heads)
+        head_dim
+            .checked_next_multiple_of(ROW_MULTIPLE)?
+            .checked_mul(self.block_len)?
+            .checked_mul(self.n_kv_heads)
     }
 
     fn as_vec(self) -> Vec<usize> {
-        vec![self.n_layers, self.n_blocks, self.block_len, self.n_kv_heads, self.head_dim_k, self.head_dim_v]
+        vec![
+            self.n_layers,
+            self.n_blocks,
+            self.block_len,
+            self.n_kv_heads,
+            self.head_dim_k,
+            self.head_dim_v,
+        ]
     }
 }
 
@@ -91,14 +105,45 @@ impl KvStore {
     /// # Errors
     /// [`OpError::Memory`] if the machine has no such memory, [`OpError::Shape`] if a block would be empty; both with the shape's fields in their order.
     pub fn new(device: &Device, shape: KvShape) -> Result<KvStore, OpError> {
-        if [shape.block_len, shape.n_kv_heads, shape.head_dim_k, shape.head_dim_v].contains(&0) {
-            return Err(OpError::Shape { op: "kv store", operand: "shape", expected: Vec::new(), found: shape.as_vec() });
+        if [
+            shape.block_len,
+            shape.n_kv_heads,
+            shape.head_dim_k,
+            shape.head_dim_v,
+        ]
+        .contains(&0)
+        {
+            return Err(OpError::Shape {
+                op: "kv store",
+                operand: "shape",
+                expected: Vec::new(),
+                found: shape.as_vec(),
+            });
         }
-        let no_memory = || OpError::Memory { shape: shape.as_vec() };
-        let buffer = |head_dim| -> Option<Buffer<f32>> { Buffer::zeros(shape.layer_block_len(head_dim)?.checked_mul(shape.n_blocks)?) };
-        let layer = || -> Option<KvLayer> { Some(KvLayer { keys: buffer(shape.head_dim_k)?, values: buffer(shape.head_dim_v)? }) };
-        let layers = (0..shape.n_layers).map(|_| layer().ok_or_else(no_memory)).collect::<Result<_, _>>()?;
-        Ok(KvStore { device: device.clone(), shape, layers })
+        let no_memory = || OpError::Memory {
+            shape: shape.as_vec(),
+        };
+        let buffer = |head_dim| -> Option<Buffer<f32>> {
+            Buffer::zeros(
+                shape
+                    .layer_block_len(head_dim)?
+                    .checked_mul(shape.n_blocks)?,
+            )
+        };
+        let layer = || -> Option<KvLayer> {
+            Some(KvLayer {
+                keys: buffer(shape.head_dim_k)?,
+                values: buffer(shape.head_dim_v)?,
+            })
+        };
+        let layers = (0..shape.n_layers)
+            .map(|_| layer().ok_or_else(no_memory))
+            .collect::<Result<_, _>>()?;
+        Ok(KvStore {
+            device: device.clone(),
+            shape,
+            layers,
+        })
     }
 
     /// The size that was asked for.
@@ -155,9 +200,11 @@ impl KvLayer {
         for kv_head in 0..shape.n_kv_heads {
             let row_index = shape.row_index(slot.block as usize, kv_head, slot.offset as usize);
             let key = &k[kv_head * shape.head_dim_k..][..shape.head_dim_k];
-            self.keys.as_mut_slice()[row_index * shape.key_stride()..][..shape.head_dim_k].copy_from_slice(key);
+            self.keys.as_mut_slice()[row_index * shape.key_stride()..][..shape.head_dim_k]
+                .copy_from_slice(key);
             let value = &v[kv_head * shape.head_dim_v..][..shape.head_dim_v];
-            self.values.as_mut_slice()[row_index * shape.value_stride()..][..shape.head_dim_v].copy_from_slice(value);
+            self.values.as_mut_slice()[row_index * shape.value_stride()..][..shape.head_dim_v]
+                .copy_from_slice(value);
         }
     }
 }

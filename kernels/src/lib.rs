@@ -12,7 +12,11 @@
 //! length and tensor type: tiles run over rows and columns, sums over `K` are never re-associated, attention splits every 256 positions and combines in index order.
 //!
 //! # Unsafe
-//! Only under `cpu`, where instructions that the compiler may not assume are called and threads write disjoint columns of one matrix.
+//! Only in the files of `cpu/arch` that call instructions which the compiler may not assume. They give safe operations on a token that proves the instructions are there; kernels are written
+//! in those, once for all instruction sets. Threads share work as iterators of disjoint slices.
+//!
+//! # Where things are
+//! A tensor type is `layout` (what its bytes mean) and one file under `cpu/formats` (how its rows are multiplied). An instruction set is one file under `cpu/arch`.
 
 mod device;
 mod error;
@@ -38,4 +42,7 @@ pub use rope::{RopeKind, RopeParams, RopeScaling, RopeTable};
 pub use tensor::{Owner, Tensor};
 
 /// Files are little-endian and are read as they lie in memory.
-const _: () = assert!(cfg!(target_endian = "little"), "weights are used as they lie in the file, which is little-endian");
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "weights are used as they lie in the file, which is little-endian"
+);

@@ -63,7 +63,10 @@ impl<'a> AttentionJob<'a> {
     /// The blocks with the positions that `row` attends to, and the number of those positions.
     pub(crate) fn context(&self, row: usize) -> (&'a [u32], usize) {
         let place = self.rows.rows[row];
-        (self.rows.tables[place.table as usize], place.position as usize + 1)
+        (
+            self.rows.tables[place.table as usize],
+            place.position as usize + 1,
+        )
     }
 
     /// The queries of one head of one row: `[head_dim_k]`.
@@ -72,10 +75,16 @@ impl<'a> AttentionJob<'a> {
         &self.q[(row * self.n_heads + head) * head_dim..][..head_dim]
     }
 
-    /// Numbers of the store's rows that hold a range of the positions that a head of a row attends to.
-    pub(crate) fn row_indices(&self, row: usize, head: usize, positions: Range<usize>, indices: &mut Vec<usize>) {
+    /// Numbers of the store's rows that hold a range of a row's positions, for one head of keys and values.
+    pub(crate) fn row_indices(
+        &self,
+        row: usize,
+        kv_head: usize,
+        positions: Range<usize>,
+        indices: &mut Vec<usize>,
+    ) {
         let (table, _) = self.context(row);
-        let (block_len, kv_head) = (self.shape.block_len, self.kv_head(head));
+        let block_len = self.shape.block_len;
         indices.clear();
         indices.extend(positions.map(|position| {
             let block = table[position / block_len] as usize;

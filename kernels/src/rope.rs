@@ -55,7 +55,12 @@ impl RopeTable {
     /// # Errors
     /// [`OpError::Shape`] if `dims` is odd or `factors` has another length than `dims / 2`.
     pub fn new(params: RopeParams, factors: Option<&[f32]>) -> Result<RopeTable, OpError> {
-        let shape_error = |operand, expected, found| OpError::Shape { op: "rope table", operand, expected: vec![expected], found: vec![found] };
+        let shape_error = |operand, expected, found| OpError::Shape {
+            op: "rope table",
+            operand,
+            expected: vec![expected],
+            found: vec![found],
+        };
         if !params.dims.is_multiple_of(2) {
             return Err(shape_error("dims", params.dims + 1, params.dims));
         }
@@ -67,14 +72,18 @@ impl RopeTable {
         }
         let inverse_frequencies = (0..n_pairs)
             .map(|pair| {
-                let unscaled = inverse_frequency(params.base, pair, params.dims) / factors.map_or(1.0, |factors| factors[pair]);
+                let unscaled = inverse_frequency(params.base, pair, params.dims)
+                    / factors.map_or(1.0, |factors| factors[pair]);
                 match params.scaling {
                     RopeScaling::None => unscaled,
                     RopeScaling::Linear { factor } => unscaled / factor,
                 }
             })
             .collect();
-        Ok(RopeTable { params, inverse_frequencies })
+        Ok(RopeTable {
+            params,
+            inverse_frequencies,
+        })
     }
 
     /// What the table was made from.
@@ -101,7 +110,9 @@ impl RopeTable {
 
     /// Rotates the pairs of one head by angles of which cosine and sine are given.
     pub(crate) fn rotate(&self, head: &mut [f32], cos: &[f32], sin: &[f32]) {
-        let rotate_pair = |a: &mut f32, b: &mut f32, cos: f32, sin: f32| (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        let rotate_pair = |a: &mut f32, b: &mut f32, cos: f32, sin: f32| {
+            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin)
+        };
         let angles = cos.iter().zip(sin);
         match self.params.kind {
             RopeKind::Interleaved => {
@@ -120,7 +131,10 @@ impl RopeTable {
 }
 
 /// `1 / base^(2 pair / dims)`: exponent and result in float32, the power itself exact to float32.
-#[expect(clippy::cast_possible_truncation, reason = "the result is wanted in float32")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the result is wanted in float32"
+)]
 fn inverse_frequency(base: f32, pair: usize, dims: usize) -> f32 {
     let exponent = (2 * pair) as f32 / dims as f32;
     1.0 / f64::from(base).powf(f64::from(exponent)) as f32

@@ -35,10 +35,17 @@ impl Tensor {
     /// # Errors
     /// [`OpError::Memory`] if the machine has no such memory.
     pub fn zeros(device: &Device, shape: &[usize]) -> Result<Tensor, OpError> {
-        let no_memory = || OpError::Memory { shape: shape.to_vec() };
+        let no_memory = || OpError::Memory {
+            shape: shape.to_vec(),
+        };
         let n_elements = element_count(shape).ok_or_else(no_memory)?;
         let buffer = Buffer::zeros(n_elements).ok_or_else(no_memory)?;
-        Ok(Tensor { device: device.clone(), tensor_type: TensorType::F32, shape: shape.to_vec(), storage: Storage::Owned(buffer) })
+        Ok(Tensor {
+            device: device.clone(),
+            tensor_type: TensorType::F32,
+            shape: shape.to_vec(),
+            storage: Storage::Owned(buffer),
+        })
     }
 
     /// A tensor with a copy of `data`, in row-major order.
@@ -66,13 +73,29 @@ impl Tensor {
     ///
     /// # Errors
     /// [`OpError::Bytes`] if the range leaves the owner's bytes, or is not exactly as long as shape and type need.
-    pub fn from_owner(device: &Device, tensor_type: TensorType, shape: &[usize], owner: Owner, range: Range<usize>) -> Result<Tensor, OpError> {
+    pub fn from_owner(
+        device: &Device,
+        tensor_type: TensorType,
+        shape: &[usize],
+        owner: Owner,
+        range: Range<usize>,
+    ) -> Result<Tensor, OpError> {
         let expected = byte_count(tensor_type, shape);
         let available = (*owner).as_ref().get(range.clone()).map_or(0, <[u8]>::len) as u64;
         if expected != Some(available) {
-            return Err(OpError::Bytes { tensor_type, shape: shape.to_vec(), expected, found: available });
+            return Err(OpError::Bytes {
+                tensor_type,
+                shape: shape.to_vec(),
+                expected,
+                found: available,
+            });
         }
-        Ok(Tensor { device: device.clone(), tensor_type, shape: shape.to_vec(), storage: Storage::View { owner, range } })
+        Ok(Tensor {
+            device: device.clone(),
+            tensor_type,
+            shape: shape.to_vec(),
+            storage: Storage::View { owner, range },
+        })
     }
 
     /// Dimensions, slowest first.
@@ -84,7 +107,9 @@ impl Tensor {
     /// Number of rows: the product of all dimensions but the last.
     #[must_use]
     pub fn n_rows(&self) -> usize {
-        self.shape.split_last().map_or(1, |(_, outer)| outer.iter().product())
+        self.shape
+            .split_last()
+            .map_or(1, |(_, outer)| outer.iter().product())
     }
 
     /// Elements of a row: the last dimension.
@@ -108,11 +133,21 @@ impl Tensor {
     /// A copy of all elements as f32, in row-major order. Empty for a tensor type that this crate cannot unpack.
     #[must_use]
     pub fn to_f32(&self) -> Vec<f32> {
-        let row_bytes = self.tensor_type.row_bytes(self.row_len() as u64).and_then(|n| usize::try_from(n).ok());
-        let (Some(row_bytes), Some(unpack)) = (row_bytes, crate::layout::unpack(self.tensor_type)) else { return Vec::new() };
+        let row_bytes = self
+            .tensor_type
+            .row_bytes(self.row_len() as u64)
+            .and_then(|n| usize::try_from(n).ok());
+        let (Some(row_bytes), Some(unpack)) = (row_bytes, crate::layout::unpack(self.tensor_type))
+        else {
+            return Vec::new();
+        };
         let mut values = vec![0.0; self.n_rows() * self.row_len()];
         if row_bytes > 0 {
-            for (bytes, row) in self.bytes().chunks_exact(row_bytes).zip(values.chunks_exact_mut(self.row_len())) {
+            for (bytes, row) in self
+                .bytes()
+                .chunks_exact(row_bytes)
+                .zip(values.chunks_exact_mut(self.row_len()))
+            {
                 unpack(bytes, row);
             }
         }
@@ -123,7 +158,9 @@ impl Tensor {
     #[must_use]
     pub fn as_f32(&self) -> Option<&[f32]> {
         match &self.storage {
-            Storage::View { .. } if self.tensor_type == TensorType::F32 => bytemuck::try_cast_slice(self.bytes()).ok(),
+            Storage::View { .. } if self.tensor_type == TensorType::F32 => {
+                bytemuck::try_cast_slice(self.bytes()).ok()
+            }
             _ => self.owned_f32(),
         }
     }
@@ -151,14 +188,25 @@ impl Tensor {
     /// # Errors
     /// [`OpError::Memory`] beyond what was allocated, [`OpError::NotOwned`] for a view, [`OpError::Shape`] for a tensor without dimensions.
     pub fn set_rows(&mut self, rows: usize) -> Result<(), OpError> {
-        let Storage::Owned(buffer) = &self.storage else { return Err(OpError::NotOwned { op: "set_rows", operand: "tensor" }) };
-        let Some((_, inner)) = self.shape.split_first() else {
-            return Err(OpError::Shape { op: "set_rows", operand: "tensor", expected: vec![rows], found: Vec::new() });
+        let Storage::Owned(buffer) = &self.storage else {
+            return Err(OpError::NotOwned {
+                op: "set_rows",
+                operand: "tensor",
+            });
         };
-        let needed = element_count(inner).and_then(|n| n.checked_mul(rows));
-        if needed.is_none_or(|needed| needed > buffer.len()) {
-            let shape = std::iter::once(rows).chain(inner.iter().copied()).collect();
-            return Err(OpError::Memory { shape });
+        let Some((_, inner)) = self.shape.split_first() else {
+            return Err(OpError::Shape {
+                op: "set_rows",
+                operand: "tensor",
+                expected: vec![rows],
+                found: Vec::new(),
+            });
+        };
+        let dims = std::iter::once(&rows).chain(inner);
+        if element_count(dims.clone()).is_none_or(|needed| needed > buffer.len()) {
+            return Err(OpError::Memory {
+                shape: dims.copied().collect(),
+            });
         }
         self.shape[0] = rows;
         Ok(())
@@ -167,7 +215,9 @@ impl Tensor {
     /// The bytes of all rows.
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.storage {
-            Storage::Owned(buffer) => bytemuck::cast_slice(&buffer.as_slice()[..self.n_rows() * self.row_len()]),
+            Storage::Owned(buffer) => {
+                bytemuck::cast_slice(&buffer.as_slice()[..self.n_rows() * self.row_len()])
+            }
             Storage::View { owner, range } => &(**owner).as_ref()[range.clone()],
         }
     }
@@ -179,18 +229,27 @@ impl fmt::Debug for Tensor {
             Storage::Owned(_) => "owned",
             Storage::View { .. } => "view",
         };
-        write!(f, "Tensor({} {:?}, {storage}, on {})", self.tensor_type.name(), self.shape, self.device.kind())
+        write!(
+            f,
+            "Tensor({} {:?}, {storage}, on {})",
+            self.tensor_type.name(),
+            self.shape,
+            self.device.kind()
+        )
     }
 }
 
 /// Number of elements of a shape, if it fits.
-fn element_count(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim))
+fn element_count<'a>(dims: impl IntoIterator<Item = &'a usize>) -> Option<usize> {
+    dims.into_iter()
+        .try_fold(1_usize, |product, &dim| product.checked_mul(dim))
 }
 
 /// Number of bytes of a tensor, if rows are whole blocks and the number fits.
 fn byte_count(tensor_type: TensorType, shape: &[usize]) -> Option<u64> {
     let (&row_len, outer) = shape.split_last()?;
     let n_rows = u64::try_from(element_count(outer)?).ok()?;
-    tensor_type.row_bytes(u64::try_from(row_len).ok()?)?.checked_mul(n_rows)
+    tensor_type
+        .row_bytes(u64::try_from(row_len).ok()?)?
+        .checked_mul(n_rows)
 }

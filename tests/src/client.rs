@@ -1,6 +1,7 @@
 //! Clients that know nothing but the contract.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
 use proto::inference::v1::generate_request::Prompt;
@@ -14,6 +15,8 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Status, Streaming};
 
+use crate::node::PATIENCE;
+
 /// Connects to a Unix socket.
 ///
 /// # Errors
@@ -25,6 +28,8 @@ pub async fn connect(socket: &Path) -> Result<Channel, tonic::transport::Error> 
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
     Endpoint::from_static("http://localhost")
+        // HTTP/2's own default: with the megabytes that hyper grants, a slow reader would have a buffer for a whole test.
+        .initial_stream_window_size(65_535)
         .connect_with_connector(connector)
         .await
 }
@@ -148,27 +153,26 @@ pub async fn generate(
     Completion::collect(client.generate(request).await?.into_inner()).await
 }
 
-/// Waits until the daemon's own word on a model satisfies `condition`, following its watch stream.
+/// Asks the daemon of a model until its answer satisfies `condition`.
 ///
-/// # Errors
-/// The status that ended the stream.
-pub async fn watch_until(
+/// # Panics
+/// If it does not within [`PATIENCE`].
+pub async fn published_until(
     client: &mut LoaderServiceClient<Channel>,
     model: &str,
     condition: impl Fn(&proto::loader::v1::Model) -> bool,
-) -> Result<(), Status> {
-    let mut changes = client
-        .watch_models(proto::loader::v1::WatchModelsRequest {})
-        .await?
-        .into_inner();
-    while let Some(change) = changes.message().await? {
-        if change
-            .updated
-            .iter()
-            .any(|seen| seen.id == model && condition(seen))
-        {
-            return Ok(());
+) {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let request = proto::loader::v1::GetModelRequest {
+            model: model.to_owned(),
+        };
+        let answer = client.get_model(request).await;
+        let known = answer.ok().and_then(|answer| answer.into_inner().model);
+        if known.as_ref().is_some_and(&condition) {
+            return;
         }
+        assert!(Instant::now() < give_up, "the daemon says {known:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    Ok(())
 }

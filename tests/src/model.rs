@@ -230,8 +230,7 @@ impl Llama {
         let mut parts = tokens[..BYTE_TOKENS as usize].to_vec();
         let mut random = Random(self.seed);
         while parts.len() < (BYTE_TOKENS + self.n_merged) as usize {
-            let [left, right] =
-                [0, 1].map(|_| parts[(random.next() % parts.len() as u64) as usize].clone());
+            let [left, right] = [0, 1].map(|_| parts[random.below(parts.len())].clone());
             merges.push(format!("{left} {right}"));
             let merged = left + &right;
             if merged.len() <= 32 && known.insert(merged.clone()) {
@@ -351,6 +350,11 @@ impl Random {
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
+    }
+
+    /// An index below `len`, nearly uniform.
+    fn below(&mut self, len: usize) -> usize {
+        usize::try_from(self.next() % len as u64).expect("less than a usize")
     }
 
     /// Uniform in [-1, 1).

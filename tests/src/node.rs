@@ -114,6 +114,10 @@ impl Process {
     }
 }
 
+#[expect(
+    clippy::print_stderr,
+    reason = "the log of a failed test belongs on its stderr"
+)]
 impl Drop for Process {
     fn drop(&mut self) {
         if let Ok(Some(status)) = self.child.try_wait()

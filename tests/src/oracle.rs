@@ -11,7 +11,7 @@ use serde::Deserialize;
 pub struct Oracle {
     /// The folder.
     pub root: PathBuf,
-    /// Every case of the manifest.
+    /// The manifest's cases of logits and of malformed files.
     pub cases: Vec<Case>,
 }
 
@@ -88,8 +88,7 @@ pub struct Prompt {
     /// The text that tokenises to them, where there is one.
     pub text: Option<String>,
     /// The expected greedy continuation, where there is one.
-    #[serde(default)]
-    pub greedy: Vec<u32>,
+    pub greedy: Option<Vec<u32>>,
 }
 
 impl Oracle {
@@ -111,7 +110,7 @@ impl Oracle {
         #[derive(Deserialize)]
         struct Manifest {
             n_cases: usize,
-            cases: Vec<Case>,
+            cases: Vec<serde_json::Value>,
         }
         let manifest: Manifest = serde_json::from_slice(&std::fs::read(manifest)?)?;
         ensure!(
@@ -120,9 +119,15 @@ impl Oracle {
             manifest.n_cases,
             manifest.cases.len()
         );
+        // Other kinds of case have other fields, and other readers.
+        let ours = manifest.cases.into_iter().filter(|case| {
+            let kind = case.get("kind").and_then(serde_json::Value::as_str);
+            matches!(kind, Some("logits" | "malformed"))
+        });
+        let cases: Result<_, _> = ours.map(serde_json::from_value).collect();
         Ok(Oracle {
             root,
-            cases: manifest.cases,
+            cases: cases?,
         })
     }
 

@@ -99,8 +99,11 @@ fn request(stream: u32) -> GenerateRequest {
     request
 }
 
+/// A token, the bits of its log-probability, and the same of the likely ones.
+type TokenBits = (u32, u32, Vec<(u32, u32)>);
+
 /// Tokens and the exact bits of their log-probabilities.
-fn bits(completion: &Completion) -> Vec<(u32, u32, Vec<(u32, u32)>)> {
+fn bits(completion: &Completion) -> Vec<TokenBits> {
     let top = |token: &proto::inference::v1::Token| {
         token
             .top
@@ -145,7 +148,13 @@ async fn events_come_in_order_and_deltas_add_up() {
         .write(&models.join("m.gguf"))
         .expect("the model is written");
     let daemon = Daemon::start(home.path(), &models, &Launch::new()).await;
-    let service = Service::start(home.path(), "inference", &daemon, &Launch::new()).await;
+    let service = Service::start(
+        home.path(),
+        "inference",
+        &daemon,
+        &Launch::new().flags(["--preload", "m"]),
+    )
+    .await;
 
     let mut events = service
         .client()

@@ -1,4 +1,8 @@
 //! Nobody is held up by a cold model, a vanished client or a slow reader.
+#![expect(
+    clippy::too_many_lines,
+    reason = "a test tells one story from beginning to end"
+)]
 
 use std::time::Duration;
 
@@ -6,7 +10,7 @@ use e2e::client::{self, Completion};
 use e2e::model::Llama;
 use e2e::node::{Daemon, Launch, PATIENCE, Service, workspace};
 use proto::inference::v1::inference_service_client::InferenceServiceClient;
-use proto::inference::v1::{GenerateResponse, GetModelRequest, ListModelsRequest};
+use proto::inference::v1::{GenerateResponse, GetModelRequest, ListModelsRequest, OutputOptions};
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
@@ -62,7 +66,7 @@ async fn a_cold_model_does_not_hold_up_a_warm_one() {
         home.path(),
         "inference",
         &daemon,
-        &Launch::new().flags(["--preload", "warm", "--preload", "cold"]),
+        &Launch::new().flags(["--preload", "warm"]),
     )
     .await;
 
@@ -142,13 +146,7 @@ async fn a_client_that_vanishes_frees_its_place() {
     let mut decode_client = service.client().await;
     let (_, decoding) = first_token(&mut decode_client, "m", 60_000).await;
     // In the queue: it holds the only place there, so the next one is refused.
-    let queued = service
-        .client()
-        .await
-        .generate(client::greedy("m", &[1, 2], 4))
-        .await
-        .expect("queued")
-        .into_inner();
+    let queued = retry_while_full(&mut service.client().await, &[1, 2]).await;
     let full = client::generate(&mut service.client().await, client::greedy("m", &[1, 2], 4))
         .await
         .expect_err("the queue is full");
@@ -187,15 +185,20 @@ async fn a_client_that_vanishes_frees_its_place() {
     next.expect("the place is free").expect("four tokens");
 }
 
-/// A vanished client is seen within a step; until then the queue may still be full.
+/// A vanished client is seen within a step; until then the queue may still be full. A request that waits in the queue hears nothing yet.
 async fn retry_while_full(
     client: &mut InferenceServiceClient<Channel>,
     prompt: &[u32],
 ) -> Streaming<GenerateResponse> {
     loop {
-        match client.generate(client::greedy("m", prompt, 4)).await {
-            Ok(events) => return events.into_inner(),
-            Err(status) => assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}"),
+        let answer = client.generate(client::greedy("m", prompt, 4)).await;
+        let mut events = answer.expect("refusals come in the stream").into_inner();
+        match timeout(Duration::from_millis(300), events.message()).await {
+            Err(_) => return events,
+            Ok(refused) => assert_eq!(
+                refused.expect_err("the only place is taken").code(),
+                Code::ResourceExhausted
+            ),
         }
     }
 }
@@ -221,8 +224,14 @@ async fn a_slow_reader_is_ended_and_seven_fast_ones_are_not() {
     .await;
 
     let mut slow_client = service.client().await;
+    // Twenty likely tokens with every token: messages that fill the transport's windows soon.
+    let mut request = client::greedy("m", &[1, 2, 3], 60_000);
+    request.output = Some(OutputOptions {
+        logprobs: Some(20),
+        ..OutputOptions::default()
+    });
     let mut slow = slow_client
-        .generate(client::greedy("m", &[1, 2, 3], 60_000))
+        .generate(request)
         .await
         .expect("admitted")
         .into_inner();

@@ -1,4 +1,8 @@
 //! What dies or breaks takes nothing else with it.
+#![expect(
+    clippy::too_many_lines,
+    reason = "a test tells one story from beginning to end"
+)]
 
 use std::fs::{self, OpenOptions};
 
@@ -102,11 +106,10 @@ async fn a_stream_survives_the_death_of_the_daemon() {
 
     // A new daemon on the same socket is found again, and the tokens are those of an undisturbed run.
     let daemon = Daemon::start(home.path(), &models, &Launch::new()).await;
-    client::watch_until(&mut daemon.client().await, "big", |seen| {
+    client::published_until(&mut daemon.client().await, "big", |seen| {
         seen.lease_count == 1
     })
-    .await
-    .expect("the service re-attaches");
+    .await;
     let undisturbed = Service::start(home.path(), "undisturbed", &daemon, &Launch::new()).await;
     let again = client::generate(
         &mut undisturbed.client().await,
@@ -133,13 +136,9 @@ async fn a_killed_service_leaves_no_lease() {
     )
     .await;
     let mut watcher = daemon.client().await;
-    client::watch_until(&mut watcher, "m", |seen| seen.lease_count == 1)
-        .await
-        .expect("a lease is held");
+    client::published_until(&mut watcher, "m", |seen| seen.lease_count == 1).await;
     service.process.kill();
-    client::watch_until(&mut watcher, "m", |seen| seen.lease_count == 0)
-        .await
-        .expect("the lease ends with its holder");
+    client::published_until(&mut watcher, "m", |seen| seen.lease_count == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -352,9 +351,7 @@ async fn a_replaced_file_is_a_new_generation() {
     .write(&beside)
     .expect("the model is written");
     fs::rename(&beside, &file).expect("the file is replaced");
-    client::watch_until(&mut watcher, "m", |seen| seen.generation > generation)
-        .await
-        .expect("the change is seen");
+    client::published_until(&mut watcher, "m", |seen| seen.generation > generation).await;
 
     let kept = client::generate(&mut service.client().await, client::greedy("m", &[1, 2], 8))
         .await

@@ -118,7 +118,7 @@ async fn answers(
         let mut request = client::greedy(
             model,
             &prompt.tokens,
-            u32::try_from(prompt.greedy.len().max(1))?,
+            u32::try_from(prompt.greedy.as_ref().map_or(1, Vec::len))?,
         );
         request.output = Some(OutputOptions {
             logprobs: Some(TOP_N),
@@ -160,15 +160,15 @@ fn compare(
     for (name, prompt) in &case.prompts {
         let answer = answers.get(name).context("every prompt has an answer")?;
         compare_positions(case, tolerance, name, expected, answer, &mut findings)?;
-        if prompt.greedy.is_empty() {
+        let Some(greedy) = &prompt.greedy else {
             continue;
-        }
+        };
         let margins = expected.values(&format!("{name}.greedy_margin"))?;
         let clear = margins
             .iter()
             .take_while(|margin| f64::from(**margin) > 2.0 * tolerance.max_abs)
             .count();
-        if answer.ids()[..clear] != prompt.greedy[..clear] {
+        if answer.ids()[..clear] != greedy[..clear] {
             findings.problems.push(format!(
                 "{name}: greedy differs within its {clear} clear steps"
             ));

@@ -1,4 +1,8 @@
 //! Traces tell a cold load from a warm one, across both processes, in the caller's own trace.
+#![expect(
+    clippy::too_many_lines,
+    reason = "a test tells one story from beginning to end"
+)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -188,7 +192,20 @@ async fn a_request_links_to_the_one_load_that_served_it() {
             "it links to the load that served it"
         );
     }
-    let numbers = numbers(load);
+    // Attaching reads no weight: they come by the fetches that the requests wait for, in one span whoever asked first.
+    let fetches = collector.named("model.fetch");
+    assert_eq!(fetches.len(), 1, "two requests, one fetch of everything");
+    let numbers = numbers(&fetches[0].1);
+    let waits = collector.named("model.wait");
+    assert!(!waits.is_empty(), "somebody waits for the weights");
+    for (_, wait) in &waits {
+        assert!(
+            wait.links
+                .iter()
+                .any(|link| link.span_id == fetches[0].1.span_id),
+            "a wait links to the fetches that it waited for"
+        );
+    }
     let bytes = |kind: &str| {
         numbers
             .get(&format!("model.load.{kind}_bytes"))

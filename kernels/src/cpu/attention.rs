@@ -16,7 +16,7 @@ const KEY_GROUP: usize = 4;
 /// Vectors of the output whose sums fit into registers.
 const VALUE_GROUP: usize = 8;
 
-/// out[r, h] = Σ_p softmax_p(scale · q[r, h] · k[p, kv(h)]) · v[p, kv(h)]
+/// `out[r, h] = Σ_p softmax_p(scale · q[r, h] · k[p, kv(h)]) · v[p, kv(h)]`
 ///
 /// `out`: `[rows, n_heads * head_dim_v]`. A task is one row with the heads that share a head of keys and values.
 pub(super) fn attention(cpu: &Cpu, job: AttentionJob, out: &mut [f32]) {
@@ -25,16 +25,22 @@ pub(super) fn attention(cpu: &Cpu, job: AttentionJob, out: &mut [f32]) {
     if out.is_empty() {
         return;
     }
-    let positions = job.rows.rows.iter().map(|place| place.position as usize + 1);
-    let work = positions.sum::<usize>() * job.n_heads * (job.shape.head_dim_k + job.shape.head_dim_v);
-    let tasks = out.chunks_exact_mut(out_len);
-    let indices = 0..tasks.len();
-    cpu.workers.for_each(indices.zip(tasks), work, |(index, out)| {
-        let (row, kv_head) = (index / job.shape.n_kv_heads, index % job.shape.n_kv_heads);
-        let mut scratch = cpu.attention.take();
-        for (head, out) in (kv_head * group_len..).zip(out.chunks_exact_mut(job.shape.head_dim_v)) {
-            cpu.isa.run(Head { job, row, head, scratch: &mut scratch, out });
-        }
+    let positions = job
+        .rows
+        .rows
+        .iter()
+        .map(|place| place.position as usize + 1);
+    let work =
+        positions.sum::<usize>() * job.n_heads * (job.shape.head_dim_k + job.shape.head_dim_v);
+    let tasks = out.chunks_exact_mut(out_len).enumerate();
+    cpu.workers.for_each(tasks, work, |(index, out)| {
+        cpu.isa.run(Group {
+            job,
+            row: index / job.shape.n_kv_heads,
+            kv_head: index % job.shape.n_kv_heads,
+            scratch: &mut cpu.attention.take(),
+            out,
+        });
     });
 }
 
@@ -43,89 +49,150 @@ pub(super) fn attention(cpu: &Cpu, job: AttentionJob, out: &mut [f32]) {
 pub(super) struct Scratch {
     /// Numbers of the rows of the store that hold the split's positions.
     row_indices: Vec<usize>,
-    /// One head's query, padded like the keys.
-    query: Buffer<f32>,
-    /// Scores of a split, then their exponentials: `[SPLIT_LEN]`.
+    /// Queries of the group's heads, padded like the keys.
+    queries: Buffer<f32>,
+    /// Scores of one head in a split, then their exponentials: `[SPLIT_LEN]`.
     scores: Buffer<f32>,
-    /// Weighted sums of values, padded like the values: of the splits so far, and of one split.
-    sums: Buffer<f32>,
+    /// Weighted sum of values in a split, padded like the values.
+    split: Buffer<f32>,
+    /// The same over the splits so far, for each head.
+    totals: Buffer<f32>,
+    /// Of each head.
+    softmaxes: Vec<Softmax>,
 }
 
-/// One head of one row.
-struct Head<'a> {
+/// A softmax over the positions so far.
+#[derive(Debug, Clone, Copy)]
+struct Softmax {
+    /// The largest score: exponentials are relative to it.
+    largest: f32,
+    /// Sum of the exponentials.
+    sum: f32,
+}
+
+/// The heads of one row that share a head of keys and values.
+struct Group<'a> {
     job: AttentionJob<'a>,
     row: usize,
-    head: usize,
+    kv_head: usize,
     scratch: &'a mut Scratch,
+    /// `[group_len * head_dim_v]`
     out: &'a mut [f32],
 }
 
-impl Kernel for Head<'_> {
+impl Kernel for Group<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Head { job, row, head, scratch, out } = self;
-        let Scratch { row_indices, query, scores, sums } = scratch;
+        let Group {
+            job,
+            row,
+            kv_head,
+            scratch,
+            out,
+        } = self;
         let (key_stride, value_stride) = (job.shape.key_stride(), job.shape.value_stride());
-        let query = query.at_least(key_stride);
-        query.fill(0.0);
-        query[..job.shape.head_dim_k].copy_from_slice(job.query(row, head));
-        let (total, split) = sums.at_least(2 * value_stride).split_at_mut(value_stride);
+        let group_len = job.n_heads / job.shape.n_kv_heads;
         let (_, n_positions) = job.context(row);
 
-        // Exponentials are relative to the largest score so far.
-        let (mut largest, mut weight) = (f32::NEG_INFINITY, 0.0);
-        for first in (0..n_positions).step_by(SPLIT_LEN) {
-            job.row_indices(row, head, first..(first + SPLIT_LEN).min(n_positions), row_indices);
-            let scores = &mut scores.at_least(SPLIT_LEN)[..row_indices.len()];
-            score(simd, &job, query, row_indices, scores);
-            let (split_largest, split_weight) = exponentials(simd, scores);
-            weighted_sum(simd, &job, row_indices, scores, split);
-            if first == 0 {
-                (largest, weight) = (split_largest, split_weight);
-                total.copy_from_slice(split);
-                continue;
-            }
-            let both = if split_largest > largest { split_largest } else { largest };
-            let (factor, split_factor) = (exp_one(simd, largest - both), exp_one(simd, split_largest - both));
-            for (total, &split) in total.iter_mut().zip(&*split) {
-                *total = *total * factor + split * split_factor;
-            }
-            (largest, weight) = (both, weight * factor + split_weight * split_factor);
+        let queries = scratch.queries.at_least(group_len * key_stride);
+        queries.fill(0.0);
+        for (head, query) in (kv_head * group_len..).zip(queries.chunks_exact_mut(key_stride)) {
+            query[..job.shape.head_dim_k].copy_from_slice(job.query(row, head));
         }
-        for (out, &total) in out.iter_mut().zip(&*total) {
-            *out = total / weight;
+        let totals = scratch.totals.at_least(group_len * value_stride);
+        let split = scratch.split.at_least(value_stride);
+        let scores = scratch.scores.at_least(SPLIT_LEN);
+        let row_indices = &mut scratch.row_indices;
+        scratch.softmaxes.clear();
+
+        for first in (0..n_positions).step_by(SPLIT_LEN) {
+            let positions = first..(first + SPLIT_LEN).min(n_positions);
+            job.row_indices(row, kv_head, positions, row_indices);
+            let heads = queries
+                .chunks_exact(key_stride)
+                .zip(totals.chunks_exact_mut(value_stride));
+            for (head, (query, total)) in heads.enumerate() {
+                let scores = &mut scores[..row_indices.len()];
+                score(simd, &job, query, row_indices, scores);
+                let softmax = exponentials(simd, scores);
+                if first == 0 {
+                    weighted_sum(simd, &job, row_indices, scores, total);
+                    scratch.softmaxes.push(softmax);
+                } else {
+                    weighted_sum(simd, &job, row_indices, scores, split);
+                    combine(simd, &mut scratch.softmaxes[head], total, softmax, split);
+                }
+            }
+        }
+        let outs = out.chunks_exact_mut(job.shape.head_dim_v);
+        for ((out, total), softmax) in outs
+            .zip(totals.chunks_exact(value_stride))
+            .zip(&scratch.softmaxes)
+        {
+            for (out, &total) in out.iter_mut().zip(total) {
+                *out = total / softmax.sum;
+            }
         }
     }
 }
 
-/// scores[p] = scale · query · key[p]
+/// Adds a split to the splits before it.
 #[inline(always)]
-fn score<S: Simd>(simd: S, job: &AttentionJob, query: &[f32], row_indices: &[usize], scores: &mut [f32]) {
-    let (groups, rest) = row_indices.as_chunks::<KEY_GROUP>();
-    let (score_groups, rest_scores) = scores.as_chunks_mut::<KEY_GROUP>();
-    for (group, scores) in groups.iter().zip(score_groups) {
-        let mut keys = [[].as_slice(); KEY_GROUP];
-        for (key, &row_index) in keys.iter_mut().zip(group) {
+fn combine<S: Simd>(
+    simd: S,
+    so_far: &mut Softmax,
+    total: &mut [f32],
+    next: Softmax,
+    split: &[f32],
+) {
+    let largest = if next.largest > so_far.largest {
+        next.largest
+    } else {
+        so_far.largest
+    };
+    let factor = exp_one(simd, so_far.largest - largest);
+    let next_factor = exp_one(simd, next.largest - largest);
+    for (total, &split) in total.iter_mut().zip(split) {
+        *total = *total * factor + split * next_factor;
+    }
+    *so_far = Softmax {
+        largest,
+        sum: so_far.sum * factor + next.sum * next_factor,
+    };
+}
+
+/// `scores[p] = scale · query · key[p]`
+#[inline(always)]
+fn score<S: Simd>(
+    simd: S,
+    job: &AttentionJob,
+    query: &[f32],
+    row_indices: &[usize],
+    scores: &mut [f32],
+) {
+    for (rows, scores) in row_indices
+        .chunks(KEY_GROUP)
+        .zip(scores.chunks_mut(KEY_GROUP))
+    {
+        // The last group may be short: it is filled with its last key, whose score is not kept again.
+        let mut keys = [job.layer.key(&job.shape, rows[rows.len() - 1]); KEY_GROUP];
+        for (key, &row_index) in keys.iter_mut().zip(rows) {
             *key = job.layer.key(&job.shape, row_index);
         }
         let mut sums = [[simd.splat(0.0)]; KEY_GROUP];
         accumulate_floats(simd, keys, [query], &mut sums);
-        for (score, [sum]) in scores.iter_mut().zip(sums) {
-            *score = job.scale * simd.sum(sum);
+        let [[a], [b], [c], [d]] = sums;
+        for (score, sum) in scores.iter_mut().zip(simd.sum_of_each([a, b, c, d])) {
+            *score = job.scale * sum;
         }
-    }
-    for (&row_index, score) in rest.iter().zip(rest_scores) {
-        let mut sums = [[simd.splat(0.0)]];
-        accumulate_floats(simd, [job.layer.key(&job.shape, row_index)], [query], &mut sums);
-        *score = job.scale * simd.sum(sums[0][0]);
     }
 }
 
-/// scores[p] = exp(scores[p] - largest). Returns the largest score and the sum of the exponentials.
+/// `scores[p] = exp(scores[p] - largest)`
 #[inline(always)]
-fn exponentials<S: Simd>(simd: S, scores: &mut [f32]) -> (f32, f32) {
+fn exponentials<S: Simd>(simd: S, scores: &mut [f32]) -> Softmax {
     let mut largest = f32::NEG_INFINITY;
     for &score in &*scores {
         largest = if score > largest { score } else { largest };
@@ -142,12 +209,18 @@ fn exponentials<S: Simd>(simd: S, scores: &mut [f32]) -> (f32, f32) {
         *score = exp_one(simd, *score - largest);
         sum += *score;
     }
-    (largest, sum)
+    Softmax { largest, sum }
 }
 
-/// out[i] = Σ_p weights[p] · value[p][i], positions in order.
+/// `out[i] = Σ_p weights[p] · value[p][i]`, positions in order.
 #[inline(always)]
-fn weighted_sum<S: Simd>(simd: S, job: &AttentionJob, row_indices: &[usize], weights: &[f32], out: &mut [f32]) {
+fn weighted_sum<S: Simd>(
+    simd: S,
+    job: &AttentionJob,
+    row_indices: &[usize],
+    weights: &[f32],
+    out: &mut [f32],
+) {
     let (out, _) = S::chunks_mut(out);
     let mut first = 0;
     while first < out.len() {
@@ -161,7 +234,14 @@ fn weighted_sum<S: Simd>(simd: S, job: &AttentionJob, row_indices: &[usize], wei
 
 /// `N` vectors of the output, from the one numbered `first`. Returns `N`.
 #[inline(always)]
-fn weighted_group<S: Simd, const N: usize>(simd: S, job: &AttentionJob, row_indices: &[usize], weights: &[f32], first: usize, out: &mut [S::Chunk<f32>]) -> usize {
+fn weighted_group<S: Simd, const N: usize>(
+    simd: S,
+    job: &AttentionJob,
+    row_indices: &[usize],
+    weights: &[f32],
+    first: usize,
+    out: &mut [S::Chunk<f32>],
+) -> usize {
     let mut sums = [simd.splat(0.0); N];
     for (&row_index, &weight) in row_indices.iter().zip(weights) {
         let weight = simd.splat(weight);

@@ -28,10 +28,13 @@ const ROWS_TO_UNPACK: usize = 4;
 
 /// Whether there is a kernel for products with this tensor type.
 pub(super) fn supported(tensor_type: TensorType) -> bool {
-    matches!(tensor_type, TensorType::F32 | TensorType::F16 | TensorType::BF16 | TensorType::Q8_0)
+    matches!(
+        tensor_type,
+        TensorType::F32 | TensorType::F16 | TensorType::BF16 | TensorType::Q8_0
+    )
 }
 
-/// out[r, o] = Σ_i weight[o, i] · x[r, i]
+/// `out[r, o] = Σ_i weight[o, i] · x[r, i]`
 ///
 /// # Panics
 /// For a tensor type that is not [`supported`].
@@ -52,18 +55,47 @@ fn product<F: Format>(cpu: &Cpu, weight: Matrix, x: Activations, out: &mut [f32]
     let n_rows = x.n_rows();
     let mut prepared = cpu.activations.take();
     let rows = prepared.prepare(F::Family::activation_size(weight.row_len), n_rows);
-    cpu.workers.for_each(x.data.chunks_exact(x.cols).zip(rows), x.data.len(), |(x, row)| cpu.isa.run(Prepare { x, row, family: PhantomData::<F::Family> }));
+    cpu.workers.for_each(
+        x.data.chunks_exact(x.cols).zip(rows),
+        x.data.len(),
+        |(x, row)| {
+            cpu.isa.run(Prepare {
+                x,
+                row,
+                family: PhantomData::<F::Family>,
+            })
+        },
+    );
 
-    let blocks: Vec<_> = out.chunks_mut(X_BLOCK * weight.n_rows).map(Mutex::new).collect();
-    let product = Product { weight, x: &prepared, blocks: &blocks };
-    let work = n_rows.saturating_mul(weight.n_rows).saturating_mul(weight.row_len);
-    cpu.workers.for_each((0..weight.n_rows).step_by(TILE), work, |first| {
-        if n_rows < ROWS_TO_UNPACK {
-            cpu.isa.run(Direct { product: &product, first, format: PhantomData::<F> });
-        } else {
-            cpu.isa.run(Unpacked { product: &product, first, tile: &mut cpu.tiles.take(), format: PhantomData::<F> });
-        }
-    });
+    let blocks: Vec<_> = out
+        .chunks_mut(X_BLOCK * weight.n_rows)
+        .map(Mutex::new)
+        .collect();
+    let product = Product {
+        weight,
+        x: &prepared,
+        blocks: &blocks,
+    };
+    let work = n_rows
+        .saturating_mul(weight.n_rows)
+        .saturating_mul(weight.row_len);
+    cpu.workers
+        .for_each((0..weight.n_rows).step_by(TILE), work, |first| {
+            if n_rows < ROWS_TO_UNPACK {
+                cpu.isa.run(Direct {
+                    product: &product,
+                    first,
+                    format: PhantomData::<F>,
+                });
+            } else {
+                cpu.isa.run(Unpacked {
+                    product: &product,
+                    first,
+                    tile: &mut cpu.tiles.take(),
+                    format: PhantomData::<F>,
+                });
+            }
+        });
 }
 
 /// What all tasks of a product share.
@@ -82,7 +114,9 @@ impl Product<'_, '_> {
 
     /// Writes the columns from `first` of each row of a block.
     fn write(&self, block: usize, first: usize, results: &[[f32; TILE]]) {
-        let mut out = self.blocks[block].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = self.blocks[block]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let len = self.tile_len(first);
         for (row, results) in out.chunks_exact_mut(self.weight.n_rows).zip(results) {
             row[first..first + len].copy_from_slice(&results[..len]);
@@ -157,7 +191,11 @@ impl<F: Format> Kernel for Unpacked<'_, '_, F> {
     fn run<S: Simd>(self, simd: S) {
         let Product { weight, x, .. } = self.product;
         let tile_len = self.product.tile_len(self.first);
-        for (index, row) in self.tile.prepare(F::Family::weight_size(weight.row_len), tile_len).enumerate() {
+        for (index, row) in self
+            .tile
+            .prepare(F::Family::weight_size(weight.row_len), tile_len)
+            .enumerate()
+        {
             F::unpack(simd, weight.row(self.first + index), row);
         }
         for block in 0..self.product.blocks.len() {
@@ -178,20 +216,39 @@ impl<F: Format> Kernel for Unpacked<'_, '_, F> {
 type Sums<V> = [[V; X_BLOCK]; TILE];
 
 #[inline(always)]
-fn multiply_block<A: Family, S: Simd>(simd: S, tile: &Rows, x: &Rows, x_rows: Range<usize>, n_in: usize) -> Sums<S::F32> {
+fn multiply_block<A: Family, S: Simd>(
+    simd: S,
+    tile: &Rows,
+    x: &Rows,
+    x_rows: Range<usize>,
+    n_in: usize,
+) -> Sums<S::F32> {
     let mut sums = [[simd.splat(0.0); X_BLOCK]; TILE];
     for start in (0..n_in).step_by(A::PANEL_LEN) {
-        let mut place = Place { panel: start..(start + A::PANEL_LEN).min(n_in), first_x: x_rows.start, x: 0, w: 0 };
+        let mut place = Place {
+            panel: start..(start + A::PANEL_LEN).min(n_in),
+            first_x: x_rows.start,
+            x: 0,
+            w: 0,
+        };
         while place.x < x_rows.len() {
             place.w = 0;
             let x_left = x_rows.len() - place.x;
             while place.w < tile.n_rows() {
                 let w_left = tile.n_rows() - place.w;
                 place.w += match (w_left >= W_GROUP, x_left) {
-                    (true, X_GROUP..) => multiply_group::<A, S, W_GROUP, X_GROUP>(simd, tile, x, &place, &mut sums),
-                    (true, 2) => multiply_group::<A, S, W_GROUP, 2>(simd, tile, x, &place, &mut sums),
-                    (true, _) => multiply_group::<A, S, W_GROUP, 1>(simd, tile, x, &place, &mut sums),
-                    (false, X_GROUP..) => multiply_group::<A, S, 1, X_GROUP>(simd, tile, x, &place, &mut sums),
+                    (true, X_GROUP..) => {
+                        multiply_group::<A, S, W_GROUP, X_GROUP>(simd, tile, x, &place, &mut sums)
+                    }
+                    (true, 2) => {
+                        multiply_group::<A, S, W_GROUP, 2>(simd, tile, x, &place, &mut sums)
+                    }
+                    (true, _) => {
+                        multiply_group::<A, S, W_GROUP, 1>(simd, tile, x, &place, &mut sums)
+                    }
+                    (false, X_GROUP..) => {
+                        multiply_group::<A, S, 1, X_GROUP>(simd, tile, x, &place, &mut sums)
+                    }
                     (false, 2) => multiply_group::<A, S, 1, 2>(simd, tile, x, &place, &mut sums),
                     (false, _) => multiply_group::<A, S, 1, 1>(simd, tile, x, &place, &mut sums),
                 };
@@ -216,7 +273,13 @@ struct Place {
 
 /// Adds the products of `W` rows of a tile with `X` rows of activations over one panel. Returns `W`.
 #[inline(always)]
-fn multiply_group<A: Family, S: Simd, const W: usize, const X: usize>(simd: S, tile: &Rows, x: &Rows, place: &Place, sums: &mut Sums<S::F32>) -> usize {
+fn multiply_group<A: Family, S: Simd, const W: usize, const X: usize>(
+    simd: S,
+    tile: &Rows,
+    x: &Rows,
+    place: &Place,
+    sums: &mut Sums<S::F32>,
+) -> usize {
     let mut group = [[simd.splat(0.0); X]; W];
     for (group, sums) in group.iter_mut().zip(&sums[place.w..place.w + W]) {
         group.copy_from_slice(&sums[place.x..place.x + X]);

@@ -1,5 +1,4 @@
 //! The processor: instructions chosen once, a pool of threads, scratch memory.
-#![allow(unsafe_code, reason = "instructions beyond the compiler's baseline are called under `arch`; everything else here is safe code")]
 
 mod arch;
 mod attention;
@@ -15,11 +14,11 @@ use std::num::NonZeroUsize;
 
 use gguf::TensorType;
 
+use crate::DeviceError;
 use crate::buffer::Buffer;
 use crate::operands::{Activations, AttentionJob, Matrix, Vector};
 use crate::ops::Activation;
 use crate::rope::RopeTable;
-use crate::{DeviceError};
 use arch::Isa;
 use rows::Rows;
 use scratch::Shelf;
@@ -50,12 +49,27 @@ impl Cpu {
     }
 
     fn new(isa: Isa, threads: NonZeroUsize) -> Result<Cpu, DeviceError> {
-        Ok(Cpu { isa, workers: Workers::new(threads)?, activations: Shelf::new(), tiles: Shelf::new(), angles: Shelf::new(), attention: Shelf::new() })
+        Ok(Cpu {
+            isa,
+            workers: Workers::new(threads)?,
+            activations: Shelf::new(),
+            tiles: Shelf::new(),
+            angles: Shelf::new(),
+            attention: Shelf::new(),
+        })
     }
 
     pub(crate) fn description(&self) -> String {
         let threads = self.workers.threads();
-        format!("cpu: {}, {threads} {}", self.isa.name(), if threads.get() == 1 { "thread" } else { "threads" })
+        format!(
+            "cpu: {}, {threads} {}",
+            self.isa.name(),
+            if threads.get() == 1 {
+                "thread"
+            } else {
+                "threads"
+            }
+        )
     }
 
     pub(crate) fn supports(tensor_type: TensorType) -> bool {
@@ -78,7 +92,13 @@ impl Cpu {
         rowwise::add(self, x, y);
     }
 
-    pub(crate) fn activate(&self, gate: &[f32], up: &[f32], activation: Activation, out: &mut [f32]) {
+    pub(crate) fn activate(
+        &self,
+        gate: &[f32],
+        up: &[f32],
+        activation: Activation,
+        out: &mut [f32],
+    ) {
         rowwise::activate(self, gate, up, activation, out);
     }
 

@@ -38,12 +38,22 @@ pub(super) struct Rows {
 
 impl Rows {
     /// Makes room for `n_rows` rows of a size and gives them for writing; they hold anything.
-    pub(super) fn prepare(&mut self, size: RowSize, n_rows: usize) -> impl ExactSizeIterator<Item = RowMut<'_>> {
+    pub(super) fn prepare(
+        &mut self,
+        size: RowSize,
+        n_rows: usize,
+    ) -> impl ExactSizeIterator<Item = RowMut<'_>> {
         self.size = size;
-        self.stride = RowSize { floats: stride(size.floats, size_of::<f32>()), bytes: stride(size.bytes, 1) };
+        self.stride = RowSize {
+            floats: stride(size.floats, size_of::<f32>()),
+            bytes: stride(size.bytes, 1),
+        };
         self.n_rows = n_rows;
-        let (stride, mut floats, mut bytes) =
-            (self.stride, self.floats.at_least(self.stride.floats * n_rows), self.bytes.at_least(self.stride.bytes * n_rows));
+        let (stride, mut floats, mut bytes) = (
+            self.stride,
+            self.floats.at_least(self.stride.floats * n_rows),
+            self.bytes.at_least(self.stride.bytes * n_rows),
+        );
         (0..n_rows).map(move |_| RowMut {
             floats: &mut split_first(&mut floats, stride.floats)[..size.floats],
             bytes: &mut split_first(&mut bytes, stride.bytes)[..size.bytes],
@@ -74,7 +84,11 @@ fn split_first<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
 /// Distance between rows: aligned, and no multiple of 4 KiB, as then the same columns of all rows would compete for the same few lines of the first-level cache.
 fn stride(len: usize, element_bytes: usize) -> usize {
     let bytes = (len * element_bytes).next_multiple_of(ALIGN_BYTES);
-    let bytes = if bytes > 0 && bytes.is_multiple_of(4096) { bytes + ALIGN_BYTES } else { bytes };
+    let bytes = if bytes > 0 && bytes.is_multiple_of(4096) {
+        bytes + ALIGN_BYTES
+    } else {
+        bytes
+    };
     bytes / element_bytes
 }
 
@@ -85,7 +99,20 @@ mod tests {
     #[test]
     fn rows_are_apart_and_keep_what_was_written() {
         let mut rows = Rows::default();
-        for size in [RowSize { floats: 5, bytes: 0 }, RowSize { floats: 1024, bytes: 4096 }, RowSize { floats: 0, bytes: 3 }] {
+        for size in [
+            RowSize {
+                floats: 5,
+                bytes: 0,
+            },
+            RowSize {
+                floats: 1024,
+                bytes: 4096,
+            },
+            RowSize {
+                floats: 0,
+                bytes: 3,
+            },
+        ] {
             for (value, row) in (1_i8..).zip(rows.prepare(size, 3)) {
                 row.floats.fill(f32::from(value));
                 row.bytes.fill(value);

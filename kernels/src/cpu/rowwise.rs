@@ -13,10 +13,20 @@ const SPAN_LEN: usize = 1 << 13;
 /// Multiply-adds that an exponential is worth.
 const EXP_WORK: usize = 8;
 
-/// out[r, i] = x[r, i] / sqrt(mean_i(x[r, i]²) + eps) · weight[i]
+/// `out[r, i] = x[r, i] / sqrt(mean_i(x[r, i]²) + eps) · weight[i]`
 pub(super) fn rms_norm(cpu: &Cpu, x: Activations, weight: Vector, eps: f32, out: &mut [f32]) {
-    let rows = x.data.chunks_exact(x.cols).zip(out.chunks_exact_mut(x.cols));
-    cpu.workers.for_each(rows, x.data.len(), |(x, out)| cpu.isa.run(RmsNorm { x, weight, eps, out }));
+    let rows = x
+        .data
+        .chunks_exact(x.cols)
+        .zip(out.chunks_exact_mut(x.cols));
+    cpu.workers.for_each(rows, x.data.len(), |(x, out)| {
+        cpu.isa.run(RmsNorm {
+            x,
+            weight,
+            eps,
+            out,
+        })
+    });
 }
 
 struct RmsNorm<'a> {
@@ -47,22 +57,46 @@ impl Kernel for RmsNorm<'_> {
     }
 }
 
-/// x[r, i] += bias[i]
+/// `x[r, i] += bias[i]`
 pub(super) fn add_bias(cpu: &Cpu, x: &mut [f32], bias: Vector) {
     let work = x.len();
-    cpu.workers.for_each(x.chunks_exact_mut(bias.0.len()), work, |row| reference::add_bias(row, bias));
+    cpu.workers
+        .for_each(x.chunks_exact_mut(bias.0.len()), work, |row| {
+            reference::add_bias(row, bias)
+        });
 }
 
-/// x[i] += y[i]
+/// `x[i] += y[i]`
 pub(super) fn add(cpu: &Cpu, x: &mut [f32], y: &[f32]) {
     let work = x.len();
-    cpu.workers.for_each(x.chunks_mut(SPAN_LEN).zip(y.chunks(SPAN_LEN)), work, |(x, y)| reference::add(x, y));
+    cpu.workers.for_each(
+        x.chunks_mut(SPAN_LEN).zip(y.chunks(SPAN_LEN)),
+        work,
+        |(x, y)| reference::add(x, y),
+    );
 }
 
-/// out[i] = activation(gate[i]) · up[i]
-pub(super) fn activate(cpu: &Cpu, gate: &[f32], up: &[f32], activation: Activation, out: &mut [f32]) {
-    let spans = gate.chunks(SPAN_LEN).zip(up.chunks(SPAN_LEN)).zip(out.chunks_mut(SPAN_LEN));
-    cpu.workers.for_each(spans, EXP_WORK * gate.len(), |((gate, up), out)| cpu.isa.run(Activate { gate, up, activation, out }));
+/// `out[i] = activation(gate[i]) · up[i]`
+pub(super) fn activate(
+    cpu: &Cpu,
+    gate: &[f32],
+    up: &[f32],
+    activation: Activation,
+    out: &mut [f32],
+) {
+    let spans = gate
+        .chunks(SPAN_LEN)
+        .zip(up.chunks(SPAN_LEN))
+        .zip(out.chunks_mut(SPAN_LEN));
+    cpu.workers
+        .for_each(spans, EXP_WORK * gate.len(), |((gate, up), out)| {
+            cpu.isa.run(Activate {
+                gate,
+                up,
+                activation,
+                out,
+            })
+        });
 }
 
 struct Activate<'a> {
@@ -77,9 +111,19 @@ impl Kernel for Activate<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let ((gates, gate_tail), (ups, up_tail), (outs, out_tail)) = (S::chunks(self.gate), S::chunks(self.up), S::chunks_mut(self.out));
+        let ((gates, gate_tail), (ups, up_tail), (outs, out_tail)) = (
+            S::chunks(self.gate),
+            S::chunks(self.up),
+            S::chunks_mut(self.out),
+        );
         for ((gate, up), out) in gates.iter().zip(ups).zip(outs) {
-            simd.store(simd.mul(active(simd, self.activation, simd.load(gate)), simd.load(up)), out);
+            simd.store(
+                simd.mul(
+                    active(simd, self.activation, simd.load(gate)),
+                    simd.load(up),
+                ),
+                out,
+            );
         }
         let mut last = S::partial(up_tail);
         let gate = active(simd, self.activation, simd.load(&S::partial(gate_tail)));
@@ -105,12 +149,16 @@ pub(super) fn rope(cpu: &Cpu, x: &mut [f32], positions: &[u32], table: &RopeTabl
     }
     let (row_len, n_pairs) = (x.len() / positions.len(), table.inverse_frequencies().len());
     let work = x.len() + positions.len() * n_pairs * 4 * EXP_WORK;
-    cpu.workers.for_each(x.chunks_exact_mut(row_len).zip(positions), work, |(row, &position)| {
-        let mut angles = cpu.angles.take();
-        let (cos, sin) = angles.at_least(2 * n_pairs).split_at_mut(n_pairs);
-        table.cos_sin(position, cos, sin);
-        for head in row.chunks_exact_mut(row_len / n_heads) {
-            table.rotate(head, cos, sin);
-        }
-    });
+    cpu.workers.for_each(
+        x.chunks_exact_mut(row_len).zip(positions),
+        work,
+        |(row, &position)| {
+            let mut angles = cpu.angles.take();
+            let (cos, sin) = angles.at_least(2 * n_pairs).split_at_mut(n_pairs);
+            table.cos_sin(position, cos, sin);
+            for head in row.chunks_exact_mut(row_len / n_heads) {
+                table.rotate(head, cos, sin);
+            }
+        },
+    );
 }

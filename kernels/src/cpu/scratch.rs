@@ -17,12 +17,19 @@ pub(super) struct Loan<'a, T: Default> {
 
 impl<T: Default> Shelf<T> {
     pub(super) fn new() -> Shelf<T> {
-        Shelf { spare: Mutex::new(Vec::new()) }
+        Shelf {
+            spare: Mutex::new(Vec::new()),
+        }
     }
 
     /// The value that was put back last, as its last borrower left it; a new one where none is left.
     pub(super) fn take(&self) -> Loan<'_, T> {
-        let value = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let value = self
+            .spare
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+            .unwrap_or_default();
         Loan { shelf: self, value }
     }
 }
@@ -30,7 +37,11 @@ impl<T: Default> Shelf<T> {
 impl<T: Default> Drop for Loan<'_, T> {
     fn drop(&mut self) {
         let value = std::mem::take(&mut self.value);
-        self.shelf.spare.lock().unwrap_or_else(PoisonError::into_inner).push(value);
+        self.shelf
+            .spare
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(value);
     }
 }
 

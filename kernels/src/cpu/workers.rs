@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::DeviceError;
 
 /// Work below this many multiply-adds (or numbers moved) per thread is done sooner than a sleeping thread wakes.
-const WORK_PER_THREAD: usize = 1 << 15;
+const WORK_PER_THREAD: usize = 1 << 18;
 
 /// A pool of threads, to which the caller of an operation adds itself.
 #[derive(Debug)]
@@ -22,8 +22,13 @@ impl Workers {
         let pool = match helpers {
             0 => None,
             _ => {
-                let builder = rayon::ThreadPoolBuilder::new().num_threads(helpers).thread_name(|index| format!("kernels-{index}"));
-                Some(builder.build().map_err(|source| DeviceError::Threads { threads: threads.get(), source })?)
+                let builder = rayon::ThreadPoolBuilder::new()
+                    .num_threads(helpers)
+                    .thread_name(|index| format!("kernels-{index}"));
+                Some(builder.build().map_err(|source| DeviceError::Threads {
+                    threads: threads.get(),
+                    source,
+                })?)
             }
         };
         Ok(Workers { pool, threads })
@@ -40,7 +45,10 @@ impl Workers {
     where
         I: ExactSizeIterator<Item: Send> + Send,
     {
-        let helpers = (work / WORK_PER_THREAD).min(items.len()).min(self.threads.get()).saturating_sub(1);
+        let helpers = (work / WORK_PER_THREAD)
+            .min(items.len())
+            .min(self.threads.get())
+            .saturating_sub(1);
         let Some(pool) = self.pool.as_ref().filter(|_| helpers > 0) else {
             return items.for_each(task);
         };
@@ -63,12 +71,15 @@ impl Workers {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::AssertUnwindSafe;
+
     use super::*;
 
     #[test]
     fn every_item_is_done_once() {
         for threads in [1, 2, 5] {
-            let workers = Workers::new(NonZeroUsize::new(threads).expect("not zero")).expect("threads start");
+            let workers =
+                Workers::new(NonZeroUsize::new(threads).expect("not zero")).expect("threads start");
             for len in [0, 1, 2, 3, 100] {
                 let mut counts = vec![0; len];
                 workers.for_each(counts.iter_mut(), usize::MAX, |count| *count += 1);
@@ -80,7 +91,9 @@ mod tests {
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
         let workers = Workers::new(NonZeroUsize::new(3).expect("not zero")).expect("threads start");
-        let outcome = std::panic::catch_unwind(|| workers.for_each(0..100, usize::MAX, |item| assert_ne!(item, 50)));
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            workers.for_each(0..100, usize::MAX, |item| assert_ne!(item, 50))
+        }));
         assert!(outcome.is_err());
         let sum = std::sync::atomic::AtomicUsize::new(0);
         workers.for_each(0..10, usize::MAX, |item| {

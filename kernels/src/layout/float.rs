@@ -34,7 +34,15 @@ mod tests {
     #[test]
     fn numbers_are_read_as_they_lie() {
         check(unpack_f32, &[0, 0, 0x80, 0x3f, 0, 0, 0, 0x80], &[1.0, -0.0]);
-        check(unpack_f16, &[0x00, 0x3c, 0x01, 0x00, 0xff, 0x7b, 0x00, 0xfc], &[1.0, 2.0_f32.powi(-24), 65504.0, f32::NEG_INFINITY]);
-        check(unpack_bf16, &[0x80, 0x3f, 0x49, 0xc0, 0x01, 0x00], &[1.0, -3.140_625, f32::from_bits(0x0001_0000)]);
+        check(
+            unpack_f16,
+            &[0x00, 0x3c, 0x01, 0x00, 0xff, 0x7b, 0x00, 0xfc],
+            &[1.0, 2.0_f32.powi(-24), 65504.0, f32::NEG_INFINITY],
+        );
+        check(
+            unpack_bf16,
+            &[0x80, 0x3f, 0x49, 0xc0, 0x01, 0x00],
+            &[1.0, -3.140_625, f32::from_bits(0x0001_0000)],
+        );
     }
 }

@@ -8,7 +8,12 @@ const BLOCK_LEN: usize = 32;
 const BLOCK_BYTES: usize = 2 + BLOCK_LEN;
 
 pub(super) fn unpack(bytes: &[u8], row: &mut [f32]) {
-    for (block, values) in bytes.as_chunks::<BLOCK_BYTES>().0.iter().zip(row.as_chunks_mut::<BLOCK_LEN>().0) {
+    for (block, values) in bytes
+        .as_chunks::<BLOCK_BYTES>()
+        .0
+        .iter()
+        .zip(row.as_chunks_mut::<BLOCK_LEN>().0)
+    {
         let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
         for (&quant, value) in block[2..].iter().zip(values) {
             *value = scale * f32::from(quant.cast_signed());

@@ -10,7 +10,13 @@ use crate::{AttentionRows, Device, KvSlot, KvStore, OpError, Tensor, reference};
 ///
 /// # Errors
 /// [`OpError::OutOfRange`] for a layer, block or offset that the store does not have, [`OpError::Count`] if there is not one slot per row, and the checks on shape and device.
-pub fn kv_write(store: &mut KvStore, layer: usize, k: &Tensor, v: &Tensor, slots: &[KvSlot]) -> Result<(), OpError> {
+pub fn kv_write(
+    store: &mut KvStore,
+    layer: usize,
+    k: &Tensor,
+    v: &Tensor,
+    slots: &[KvSlot],
+) -> Result<(), OpError> {
     let check = Check("kv_write");
     check.same_device(store.device(), &[("k", k.device()), ("v", v.device())])?;
     let shape = *store.shape();
@@ -26,7 +32,12 @@ pub fn kv_write(store: &mut KvStore, layer: usize, k: &Tensor, v: &Tensor, slots
             return Err(check.out_of_range("block", entry, u64::from(slot.block), shape.n_blocks));
         }
         if slot.offset as usize >= shape.block_len {
-            return Err(check.out_of_range("offset", entry, u64::from(slot.offset), shape.block_len));
+            return Err(check.out_of_range(
+                "offset",
+                entry,
+                u64::from(slot.offset),
+                shape.block_len,
+            ));
         }
     }
     let (k, v) = (check.activations("k", k)?, check.activations("v", v)?);
@@ -49,14 +60,26 @@ pub fn kv_write(store: &mut KvStore, layer: usize, k: &Tensor, v: &Tensor, slots
 /// # Errors
 /// [`OpError::OutOfRange`] for a layer, table, position or block (any entry of any table) that does not exist, [`OpError::Count`] if there is not one place per row, and the checks on shape
 /// and device.
-pub fn attention(q: &Tensor, store: &KvStore, layer: usize, rows: AttentionRows, scale: f32, out: &mut Tensor) -> Result<(), OpError> {
+pub fn attention(
+    q: &Tensor,
+    store: &KvStore,
+    layer: usize,
+    rows: AttentionRows,
+    scale: f32,
+    out: &mut Tensor,
+) -> Result<(), OpError> {
     let check = Check("attention");
     check.same_device(store.device(), &[("q", q.device()), ("out", out.device())])?;
     let shape = *store.shape();
     let [n_rows, cols] = check.two_dims("q", q)?;
     let group_len = shape.n_kv_heads * shape.head_dim_k;
     if !cols.is_multiple_of(group_len) {
-        return Err(OpError::Shape { op: "attention", operand: "q", expected: vec![n_rows, group_len], found: q.shape().to_vec() });
+        return Err(OpError::Shape {
+            op: "attention",
+            operand: "q",
+            expected: vec![n_rows, group_len],
+            found: q.shape().to_vec(),
+        });
     }
     let n_heads = cols / shape.head_dim_k;
     check.shape("out", out, &[n_rows, n_heads * shape.head_dim_v])?;
@@ -64,7 +87,14 @@ pub fn attention(q: &Tensor, store: &KvStore, layer: usize, rows: AttentionRows,
     check_context(check, store, layer, rows)?;
     let q = check.activations("q", q)?.data;
     let out = check.activations_mut("out", out)?;
-    let job = AttentionJob { q, n_heads, layer: store.layer(layer), shape, rows, scale };
+    let job = AttentionJob {
+        q,
+        n_heads,
+        layer: store.layer(layer),
+        shape,
+        rows,
+        scale,
+    };
     match store.device() {
         Device::Reference => reference::attention(job, out),
         Device::Cpu(cpu) => cpu.attention(job, out),
@@ -73,7 +103,12 @@ pub fn attention(q: &Tensor, store: &KvStore, layer: usize, rows: AttentionRows,
 }
 
 /// That layer, tables and places lead to blocks that exist.
-fn check_context(check: Check, store: &KvStore, layer: usize, rows: AttentionRows) -> Result<(), OpError> {
+fn check_context(
+    check: Check,
+    store: &KvStore,
+    layer: usize,
+    rows: AttentionRows,
+) -> Result<(), OpError> {
     let shape = store.shape();
     if layer >= shape.n_layers {
         return Err(check.out_of_range("layer", 0, layer as u64, shape.n_layers));
@@ -83,10 +118,20 @@ fn check_context(check: Check, store: &KvStore, layer: usize, rows: AttentionRow
     }
     for (entry, place) in rows.rows.iter().enumerate() {
         let Some(table) = rows.tables.get(place.table as usize) else {
-            return Err(check.out_of_range("table", entry, u64::from(place.table), rows.tables.len()));
+            return Err(check.out_of_range(
+                "table",
+                entry,
+                u64::from(place.table),
+                rows.tables.len(),
+            ));
         };
         if place.position as usize / shape.block_len >= table.len() {
-            return Err(check.out_of_range("position", entry, u64::from(place.position), table.len() * shape.block_len));
+            return Err(check.out_of_range(
+                "position",
+                entry,
+                u64::from(place.position),
+                table.len().saturating_mul(shape.block_len),
+            ));
         }
     }
     Ok(())

@@ -11,81 +11,171 @@ pub(super) struct Check(pub(super) &'static str);
 
 impl Check {
     /// That all operands are on the device of the first.
-    pub(super) fn same_device<'a>(self, device: &'a Device, others: &[(&'static str, &Device)]) -> Result<&'a Device, OpError> {
+    pub(super) fn same_device<'a>(
+        self,
+        device: &'a Device,
+        others: &[(&'static str, &Device)],
+    ) -> Result<&'a Device, OpError> {
         match others.iter().find(|(_, other)| !device.same_as(other)) {
             None => Ok(device),
-            Some((operand, other)) => {
-                Err(OpError::Device { op: self.0, operand, expected: device.description(), found: other.description() })
-            }
+            Some((operand, other)) => Err(OpError::Device {
+                op: self.0,
+                operand,
+                expected: device.description(),
+                found: other.description(),
+            }),
         }
     }
 
     /// That a tensor has exactly this shape.
-    pub(super) fn shape(self, operand: &'static str, tensor: &Tensor, expected: &[usize]) -> Result<(), OpError> {
+    pub(super) fn shape(
+        self,
+        operand: &'static str,
+        tensor: &Tensor,
+        expected: &[usize],
+    ) -> Result<(), OpError> {
         if tensor.shape() == expected {
             return Ok(());
         }
-        Err(OpError::Shape { op: self.0, operand, expected: expected.to_vec(), found: tensor.shape().to_vec() })
+        Err(OpError::Shape {
+            op: self.0,
+            operand,
+            expected: expected.to_vec(),
+            found: tensor.shape().to_vec(),
+        })
     }
 
     /// That a tensor has two dimensions, neither of which fixes anything yet.
-    pub(super) fn two_dims(self, operand: &'static str, tensor: &Tensor) -> Result<[usize; 2], OpError> {
+    pub(super) fn two_dims(
+        self,
+        operand: &'static str,
+        tensor: &Tensor,
+    ) -> Result<[usize; 2], OpError> {
         match *tensor.shape() {
             [rows, cols] if cols > 0 => Ok([rows, cols]),
-            _ => Err(OpError::Shape { op: self.0, operand, expected: vec![0, 0], found: tensor.shape().to_vec() }),
+            _ => Err(OpError::Shape {
+                op: self.0,
+                operand,
+                expected: vec![0, 0],
+                found: tensor.shape().to_vec(),
+            }),
         }
     }
 
     /// That a list has one entry for each row.
-    pub(super) fn count(self, operand: &'static str, expected: usize, found: usize) -> Result<(), OpError> {
+    pub(super) fn count(
+        self,
+        operand: &'static str,
+        expected: usize,
+        found: usize,
+    ) -> Result<(), OpError> {
         if expected == found {
             return Ok(());
         }
-        Err(OpError::Count { op: self.0, operand, expected, found })
+        Err(OpError::Count {
+            op: self.0,
+            operand,
+            expected,
+            found,
+        })
     }
 
     /// That every index is below `limit`.
-    pub(super) fn indices(self, what: &'static str, indices: &[u32], limit: usize) -> Result<(), OpError> {
+    pub(super) fn indices(
+        self,
+        what: &'static str,
+        indices: &[u32],
+        limit: usize,
+    ) -> Result<(), OpError> {
         match indices.iter().position(|&index| index as usize >= limit) {
             None => Ok(()),
             Some(entry) => Err(self.out_of_range(what, entry, u64::from(indices[entry]), limit)),
         }
     }
 
-    pub(super) fn out_of_range(self, what: &'static str, entry: usize, index: u64, limit: usize) -> OpError {
-        OpError::OutOfRange { op: self.0, what, entry, index, limit: limit as u64 }
+    pub(super) fn out_of_range(
+        self,
+        what: &'static str,
+        entry: usize,
+        index: u64,
+        limit: usize,
+    ) -> OpError {
+        OpError::OutOfRange {
+            op: self.0,
+            what,
+            entry,
+            index,
+            limit: limit as u64,
+        }
     }
 
     /// A matrix of a type that the device supports.
-    pub(super) fn matrix<'a>(self, operand: &'static str, tensor: &'a Tensor) -> Result<Matrix<'a>, OpError> {
+    pub(super) fn matrix<'a>(
+        self,
+        operand: &'static str,
+        tensor: &'a Tensor,
+    ) -> Result<Matrix<'a>, OpError> {
         let [n_rows, row_len] = self.two_dims(operand, tensor)?;
         let tensor_type = tensor.tensor_type();
-        if !super::supported(tensor.device(), tensor_type) {
-            return Err(OpError::TensorType { op: self.0, operand, found: tensor_type });
+        if !tensor.device().supports(tensor_type) {
+            return Err(OpError::TensorType {
+                op: self.0,
+                operand,
+                found: tensor_type,
+            });
         }
         let bytes = tensor.bytes();
         // Every tensor's bytes were held against its shape when it was made.
         let row_bytes = bytes.len().checked_div(n_rows).unwrap_or(0);
-        Ok(Matrix { tensor_type, n_rows, row_len, row_bytes, bytes })
+        Ok(Matrix {
+            tensor_type,
+            n_rows,
+            row_len,
+            row_bytes,
+            bytes,
+        })
     }
 
     /// Activations to read, of two dimensions.
-    pub(super) fn activations<'a>(self, operand: &'static str, tensor: &'a Tensor) -> Result<Activations<'a>, OpError> {
+    pub(super) fn activations<'a>(
+        self,
+        operand: &'static str,
+        tensor: &'a Tensor,
+    ) -> Result<Activations<'a>, OpError> {
         let [_, cols] = self.two_dims(operand, tensor)?;
-        let data = tensor.owned_f32().ok_or(OpError::NotOwned { op: self.0, operand })?;
+        let data = tensor.owned_f32().ok_or(OpError::NotOwned {
+            op: self.0,
+            operand,
+        })?;
         Ok(Activations { cols, data })
     }
 
     /// Activations to write.
-    pub(super) fn activations_mut<'a>(self, operand: &'static str, tensor: &'a mut Tensor) -> Result<&'a mut [f32], OpError> {
-        tensor.as_f32_mut().ok_or(OpError::NotOwned { op: self.0, operand })
+    pub(super) fn activations_mut<'a>(
+        self,
+        operand: &'static str,
+        tensor: &'a mut Tensor,
+    ) -> Result<&'a mut [f32], OpError> {
+        tensor.as_f32_mut().ok_or(OpError::NotOwned {
+            op: self.0,
+            operand,
+        })
     }
 
     /// A vector of `len` f32 numbers.
-    pub(super) fn vector<'a>(self, operand: &'static str, tensor: &'a Tensor, len: usize) -> Result<Vector<'a>, OpError> {
+    pub(super) fn vector<'a>(
+        self,
+        operand: &'static str,
+        tensor: &'a Tensor,
+        len: usize,
+    ) -> Result<Vector<'a>, OpError> {
         self.shape(operand, tensor, &[len])?;
         if tensor.tensor_type() != TensorType::F32 {
-            return Err(OpError::TensorType { op: self.0, operand, found: tensor.tensor_type() });
+            return Err(OpError::TensorType {
+                op: self.0,
+                operand,
+                found: tensor.tensor_type(),
+            });
         }
         Ok(Vector(tensor.bytes().as_chunks().0))
     }

@@ -19,7 +19,10 @@ pub enum Activation {
 /// The checks on shape, type and device.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32, out: &mut Tensor) -> Result<(), OpError> {
     let check = Check("rms_norm");
-    check.same_device(x.device(), &[("weight", weight.device()), ("out", out.device())])?;
+    check.same_device(
+        x.device(),
+        &[("weight", weight.device()), ("out", out.device())],
+    )?;
     let [_, cols] = check.two_dims("x", x)?;
     let weight = check.vector("weight", weight, cols)?;
     check.shape("out", out, x.shape())?;
@@ -72,7 +75,12 @@ pub fn add(x: &mut Tensor, y: &Tensor) -> Result<(), OpError> {
 ///
 /// # Errors
 /// The checks on shape and device.
-pub fn activate(gate: &Tensor, up: &Tensor, out: &mut Tensor, activation: Activation) -> Result<(), OpError> {
+pub fn activate(
+    gate: &Tensor,
+    up: &Tensor,
+    out: &mut Tensor,
+    activation: Activation,
+) -> Result<(), OpError> {
     let check = Check("activate");
     let device = check.same_device(gate.device(), &[("up", up.device()), ("out", out.device())])?;
     let gate_rows = check.activations("gate", gate)?;
@@ -93,12 +101,22 @@ pub fn activate(gate: &Tensor, up: &Tensor, out: &mut Tensor, activation: Activa
 ///
 /// # Errors
 /// [`OpError::Count`] if there is not one position per row, [`OpError::Shape`] if `x` is not `n_heads` heads of at least that many elements.
-pub fn rope(x: &mut Tensor, positions: &[u32], table: &RopeTable, n_heads: usize) -> Result<(), OpError> {
+pub fn rope(
+    x: &mut Tensor,
+    positions: &[u32],
+    table: &RopeTable,
+    n_heads: usize,
+) -> Result<(), OpError> {
     let check = Check("rope");
     let [rows, cols] = check.two_dims("x", x)?;
     let dims = table.params().dims;
     if n_heads == 0 || !cols.is_multiple_of(n_heads) || cols / n_heads < dims {
-        return Err(OpError::Shape { op: "rope", operand: "x", expected: vec![rows, n_heads * dims], found: x.shape().to_vec() });
+        return Err(OpError::Shape {
+            op: "rope",
+            operand: "x",
+            expected: vec![rows, n_heads.saturating_mul(dims)],
+            found: x.shape().to_vec(),
+        });
     }
     check.count("positions", rows, positions.len())?;
     let device = x.device().clone();

@@ -1,20 +1,8 @@
 //! Operations that read matrices: embedding, product, gathering rows.
 
-use gguf::TensorType;
-
 use super::check::Check;
-use crate::cpu::Cpu;
 use crate::operands::Activations;
 use crate::{Device, OpError, Tensor, layout, reference};
-
-/// Whether the device takes matrices of this tensor type in [`embed`] and [`matmul`].
-#[must_use]
-pub fn supported(device: &Device, tensor_type: TensorType) -> bool {
-    match device {
-        Device::Reference => layout::unpack(tensor_type).is_some(),
-        Device::Cpu(_) => Cpu::supports(tensor_type),
-    }
-}
 
 /// Copies the table's row of each token id: `out[r] = table[ids[r]]`.
 ///
@@ -28,7 +16,11 @@ pub fn embed(table: &Tensor, ids: &[u32], out: &mut Tensor) -> Result<(), OpErro
     let matrix = check.matrix("table", table)?;
     check.shape("out", out, &[ids.len(), matrix.row_len])?;
     check.indices("token id", ids, matrix.n_rows)?;
-    let unpack = layout::unpack(matrix.tensor_type).ok_or(OpError::TensorType { op: "embed", operand: "table", found: matrix.tensor_type })?;
+    let unpack = layout::unpack(matrix.tensor_type).ok_or(OpError::TensorType {
+        op: "embed",
+        operand: "table",
+        found: matrix.tensor_type,
+    })?;
     let out = check.activations_mut("out", out)?;
     match table.device() {
         // A handful of rows: unpacking them one by one is as fast as memory gives them.
@@ -55,7 +47,11 @@ pub fn matmul(weight: &Tensor, x: &Tensor, out: &mut Tensor) -> Result<(), OpErr
     let [rows, _] = check.two_dims("x", x)?;
     check.shape("x", x, &[rows, matrix.row_len])?;
     check.shape("out", out, &[rows, matrix.n_rows])?;
-    let unpack = layout::unpack(matrix.tensor_type).ok_or(OpError::TensorType { op: "matmul", operand: "weight", found: matrix.tensor_type })?;
+    let unpack = layout::unpack(matrix.tensor_type).ok_or(OpError::TensorType {
+        op: "matmul",
+        operand: "weight",
+        found: matrix.tensor_type,
+    })?;
     let x = check.activations("x", x)?;
     let out = check.activations_mut("out", out)?;
     match weight.device() {

@@ -1,6 +1,6 @@
 //! The operations. Each checks shapes, types, devices and indices once, then matches on the device.
 //!
-//! Activations are f32 tensors of shape `[rows, cols]` that own their memory; a row is a token. Weights may be of any type that [`supported`] names and may look at memory of somebody else.
+//! Activations are f32 tensors of shape `[rows, cols]` that own their memory; a row is a token. Weights may be of any type that [`Device::supports`](crate::Device::supports) and may look at memory of somebody else.
 //! When an operation is refused, nothing has been computed or written. Zero rows are fine everywhere: nothing happens then.
 
 mod attention;
@@ -10,4 +10,4 @@ mod matrix;
 
 pub use attention::{attention, kv_write};
 pub use elementwise::{Activation, activate, add, add_bias, rms_norm, rope};
-pub use matrix::{embed, gather_rows, matmul, supported};
+pub use matrix::{embed, gather_rows, matmul};

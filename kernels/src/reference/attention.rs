@@ -2,10 +2,13 @@
 
 use crate::operands::AttentionJob;
 
-/// out[r, h] = Σ_p softmax_p(scale · q[r, h] · k[p, kv(h)]) · v[p, kv(h)], over the positions `p` that row `r` attends to.
+/// `out[r, h] = Σ_p softmax_p(scale · q[r, h] · k[p, kv(h)]) · v[p, kv(h)]`, over the positions `p` that row `r` attends to.
 ///
 /// `out`: `[rows, n_heads * head_dim_v]`.
-#[expect(clippy::cast_possible_truncation, reason = "sums are complete: each is rounded to f32 once")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "sums are complete: each is rounded to f32 once"
+)]
 pub(crate) fn attention(job: AttentionJob, out: &mut [f32]) {
     let shape = &job.shape;
     let mut scores = Vec::new();
@@ -19,21 +22,32 @@ pub(crate) fn attention(job: AttentionJob, out: &mut [f32]) {
 
         scores.clear();
         for position in 0..n_positions {
-            scores.push(job.scale * super::dot(job.query(row, head), job.layer.key(shape, row_index(position))));
+            scores.push(
+                job.scale
+                    * super::dot(
+                        job.query(row, head),
+                        job.layer.key(shape, row_index(position)),
+                    ),
+            );
         }
         softmax(&mut scores);
 
         for (i, out) in out.iter_mut().enumerate() {
             let mut sum = 0.0;
             for (position, &weight) in scores.iter().enumerate() {
-                sum += f64::from(weight) * f64::from(job.layer.value(shape, row_index(position))[i]);
+                sum +=
+                    f64::from(weight) * f64::from(job.layer.value(shape, row_index(position))[i]);
             }
             *out = sum as f32;
         }
     }
 }
 
-/// scores[p] = exp(scores[p]) / Σ_p exp(scores[p]), with the largest score taken off first so that nothing overflows.
+/// `scores[p] = exp(scores[p]) / Σ_p exp(scores[p])`, with the largest score taken off first so that nothing overflows.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "each quotient is rounded to f32 once"
+)]
 fn softmax(scores: &mut [f32]) {
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0.0;

@@ -12,7 +12,7 @@ use crate::operands::{Activations, Matrix, Vector};
 use crate::ops::Activation;
 use crate::rope::{RopeKind, RopeTable};
 
-/// out[r, o] = Σ_i weight[o, i] · x[r, i]
+/// `out[r, o] = Σ_i weight[o, i] · x[r, i]`
 pub(crate) fn matmul(weight: Matrix, unpack: Unpack, x: Activations, out: &mut [f32]) {
     let mut weight_row = vec![0.0; weight.row_len];
     for o in 0..weight.n_rows {
@@ -24,7 +24,10 @@ pub(crate) fn matmul(weight: Matrix, unpack: Unpack, x: Activations, out: &mut [
 }
 
 /// Σ_i a[i] · b[i]
-#[expect(clippy::cast_possible_truncation, reason = "the sum is complete: it is rounded to f32 once")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the sum is complete: it is rounded to f32 once"
+)]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sum = 0.0;
     for (&a, &b) in a.iter().zip(b) {
@@ -33,8 +36,11 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum as f32
 }
 
-/// out[r, i] = x[r, i] / sqrt(mean_i(x[r, i]²) + eps) · weight[i]
-#[expect(clippy::cast_possible_truncation, reason = "the mean is complete: it is rounded to f32 once")]
+/// `out[r, i] = x[r, i] / sqrt(mean_i(x[r, i]²) + eps) · weight[i]`
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the mean is complete: it is rounded to f32 once"
+)]
 pub(crate) fn rms_norm(x: Activations, weight: Vector, eps: f32, out: &mut [f32]) {
     for (r, out) in out.chunks_exact_mut(x.cols).enumerate() {
         let row = x.row(r);
@@ -50,7 +56,7 @@ pub(crate) fn rms_norm(x: Activations, weight: Vector, eps: f32, out: &mut [f32]
     }
 }
 
-/// x[r, i] += bias[i]
+/// `x[r, i] += bias[i]`
 pub(crate) fn add_bias(x: &mut [f32], bias: Vector) {
     for row in x.chunks_exact_mut(bias.0.len()) {
         for (value, &bias) in row.iter_mut().zip(bias.0) {
@@ -59,14 +65,14 @@ pub(crate) fn add_bias(x: &mut [f32], bias: Vector) {
     }
 }
 
-/// x[i] += y[i]
+/// `x[i] += y[i]`
 pub(crate) fn add(x: &mut [f32], y: &[f32]) {
     for (x, &y) in x.iter_mut().zip(y) {
         *x += y;
     }
 }
 
-/// out[i] = activation(gate[i]) · up[i]
+/// `out[i] = activation(gate[i]) · up[i]`
 pub(crate) fn activate(gate: &[f32], up: &[f32], activation: Activation, out: &mut [f32]) {
     for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
         let active = match activation {

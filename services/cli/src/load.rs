@@ -249,16 +249,17 @@ fn prefetch_words(name: &str, done: &PrefetchResponse, pin: bool) -> String {
 }
 
 fn origin_words(cold: u64, warm: u64, unknown: u64) -> String {
+    if cold == 0 && warm == 0 && unknown == 0 {
+        return "nothing had to be moved".to_owned();
+    }
     let mut text = format!(
         "{} read from storage, {} found in the page cache",
         units::bytes(cold),
         units::bytes(warm)
     );
     if unknown > 0 {
-        text.push_str(&format!(
-            ", {} not accounted for by the file system",
-            units::bytes(unknown)
-        ));
+        let unknown = units::bytes(unknown);
+        text.push_str(&format!(", {unknown} not accounted for by the file system"));
     }
     text
 }

@@ -133,34 +133,33 @@ fn amount(value: u64, show: impl FnOnce(u64) -> String) -> String {
 
 fn details(model: &Model, style: Style) -> Vec<String> {
     let time = |time| units::from_proto(time).map(units::duration);
+    let text = |text: &str| Some(one_line(text)).filter(|text| !text.is_empty());
+    let tokens = |count: u32| (count > 0).then(|| format!("{count} tokens"));
+    let has_tensors = model.tensor_count > 0;
     let mut facts = vec![
-        ("model", Some(one_line(&model.id))),
-        ("state", Some(state_name(model.state()).to_owned())),
-        ("note", Some(note(model)).filter(|note| !note.is_empty())),
-        ("architecture", Some(one_line(&model.architecture))),
+        ("model", text(&model.id)),
+        ("state", text(state_name(model.state()))),
+        ("note", text(&note(model))),
+        ("architecture", text(&model.architecture)),
         (
             "tensors",
-            Some(format!(
-                "{} ({})",
-                model.tensor_count,
-                units::bytes(model.tensor_bytes)
-            )),
-        ),
-        ("resident", Some(units::bytes(model.resident_bytes))),
-        (
-            "context",
-            (model.context_length > 0).then(|| format!("{} tokens", model.context_length)),
+            has_tensors.then(|| {
+                format!(
+                    "{} ({})",
+                    model.tensor_count,
+                    units::bytes(model.tensor_bytes)
+                )
+            }),
         ),
         (
-            "vocabulary",
-            (model.n_vocab > 0).then(|| format!("{} tokens", model.n_vocab)),
+            "resident",
+            has_tensors.then(|| units::bytes(model.resident_bytes)),
         ),
+        ("context", tokens(model.context_length)),
+        ("vocabulary", tokens(model.n_vocab)),
         ("attached in", time(model.attach)),
         ("plan built in", time(model.plan_build)),
-        (
-            "digest",
-            Some(one_line(&model.digest)).filter(|digest| !digest.is_empty()),
-        ),
+        ("digest", text(&model.digest)),
     ];
     if let Some(counters) = &model.counters {
         facts.extend(counter_facts(counters));
@@ -222,18 +221,17 @@ fn counter_facts(counters: &PlanCounters) -> [(&'static str, Option<String>); 5]
 }
 
 fn device_words(device: &DeviceInfo) -> String {
-    let budget = amount(device.weights_budget_bytes, units::bytes);
-    let of = if device.weights_budget_bytes == 0 {
-        String::new()
-    } else {
-        format!(" of {budget}")
+    let of = match device.weights_budget_bytes {
+        0 => String::new(),
+        budget => format!(" of {}", units::bytes(budget)),
     };
     let resident = units::bytes(device.weights_resident_bytes);
-    format!(
-        "device {}: {}; weights {resident}{of}",
-        one_line(&device.kind),
-        one_line(&device.description)
-    )
+    // Descriptions may begin with the kind, which nobody has to read twice.
+    let description = device.description.strip_prefix(&device.kind);
+    let description = description.unwrap_or(&device.description);
+    let description = one_line(description.trim_start_matches([':', ' ']));
+    let kind = one_line(&device.kind);
+    format!("device {kind}: {description}; weights {resident}{of}")
 }
 
 /// One model as JSON.
@@ -343,7 +341,7 @@ mod tests {
     fn budgets_are_shown_when_there_is_one() {
         let mut device = DeviceInfo {
             kind: "cpu".into(),
-            description: "2 threads".into(),
+            description: "cpu: 2 threads".into(),
             ..DeviceInfo::default()
         };
         assert_eq!(device_words(&device), "device cpu: 2 threads; weights 0 B");

@@ -24,7 +24,7 @@ impl Progress {
         if !stderr.is_terminal {
             return Progress::Lines(stderr, Milestones::new(subject));
         }
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let bar = ProgressBar::hidden();
         let template = "{prefix} {msg:<10} [{bar:32}] {binary_bytes} of {binary_total_bytes}";
         let style = ProgressStyle::with_template(template)
             .expect("the template is a constant that a test renders");
@@ -40,8 +40,11 @@ impl Progress {
                 bar.set_length(total);
                 bar.set_position(done);
                 if bar.message() != phase {
-                    bar.reset_eta();
                     bar.set_message(phase);
+                }
+                // Shown only from here on: before, there is nothing to see.
+                if bar.is_hidden() {
+                    bar.set_draw_target(ProgressDrawTarget::stderr());
                 }
                 Ok(())
             }

@@ -99,11 +99,16 @@ fn with_program(args: &[String]) -> impl Iterator<Item = &str> {
     std::iter::once("hearth").chain(args.iter().map(String::as_str))
 }
 
-/// The first line of clap's message, without its label.
+/// The first paragraph of clap's message, without its label: what is wrong, and what would be right.
 fn usage(error: clap::Error) -> Failure {
     let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    Failure::Usage(first.trim_start_matches("error: ").to_owned())
+    let paragraph: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let words = paragraph.join(" ");
+    Failure::Usage(words.trim_start_matches("error: ").to_owned())
 }
 
 #[cfg(test)]

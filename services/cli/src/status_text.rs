@@ -36,14 +36,17 @@ pub(crate) fn render(status: &Status) -> String {
 struct Extra {
     text: String,
     essence: String,
-    /// The essence may be names with spaces between.
+    /// The essence is names with spaces between.
     is_list: bool,
 }
 
-/// Whether the message holds the detail: as it is, or, for a list of names, each of them.
+/// Whether the message holds the detail: as it is, or, of a list, every name.
 fn says(message: &str, extra: &Extra) -> bool {
-    let names = extra.essence.split_whitespace();
-    holds(message, &extra.essence) || extra.is_list && names.into_iter().all(|name| holds(message, name))
+    if extra.is_list {
+        let mut names = extra.essence.split_whitespace();
+        return names.all(|name| holds(message, name));
+    }
+    holds(message, &extra.essence)
 }
 
 /// Whether `message` holds `part`, not merely as a part of longer words.
@@ -59,7 +62,7 @@ fn holds(message: &str, part: &str) -> bool {
 
 fn extras(details: &ErrorDetails) -> Vec<Extra> {
     let mut extras = Vec::new();
-    let mut add = |label: &str, essence: &str| {
+    let mut add = |label: &str, essence: &str, is_list: bool| {
         let text = if label.is_empty() {
             essence.to_owned()
         } else {
@@ -69,6 +72,7 @@ fn extras(details: &ErrorDetails) -> Vec<Extra> {
             extras.push(Extra {
                 text,
                 essence: essence.to_owned(),
+                is_list,
             });
         }
     };
@@ -77,24 +81,24 @@ fn extras(details: &ErrorDetails) -> Vec<Extra> {
         .iter()
         .flat_map(|bad| &bad.field_violations)
     {
-        add(&violation.field, &violation.description);
+        add(&violation.field, &violation.description, false);
     }
     for violation in details
         .precondition_failure()
         .iter()
         .flat_map(|failure| &failure.violations)
     {
-        add(&violation.subject, &violation.description);
+        add(&violation.subject, &violation.description, false);
     }
     for violation in details
         .quota_failure()
         .iter()
         .flat_map(|failure| &failure.violations)
     {
-        add(&violation.subject, &violation.description);
+        add(&violation.subject, &violation.description, false);
     }
     if let Some(resource) = details.resource_info() {
-        add("", &resource.description);
+        add("", &resource.description, false);
     }
     let metadata: BTreeMap<_, _> = details
         .error_info()
@@ -102,7 +106,7 @@ fn extras(details: &ErrorDetails) -> Vec<Extra> {
         .flat_map(|info| &info.metadata)
         .collect();
     for (key, value) in metadata {
-        add(&key.replace('_', " "), value);
+        add(&key.replace('_', " "), value, true);
     }
     extras
 }
@@ -237,9 +241,9 @@ mod tests {
         );
         check(
             Code::NotFound,
-            "no model \"x\", only \"demo\"",
-            known("demo"),
-            "NOT_FOUND: no model \"x\", only \"demo\"; `hearth models` lists what is there",
+            "no model 'x'; known: a, demo",
+            known("demo a"),
+            "NOT_FOUND: no model 'x'; known: a, demo; `hearth models` lists what is there",
         );
     }
 

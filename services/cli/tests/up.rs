@@ -147,6 +147,14 @@ impl Up {
     }
 }
 
+impl Drop for Up {
+    /// A test that fails leaves nothing running; one that does not has nothing left to kill.
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }

@@ -339,18 +339,22 @@ impl ModelFacts {
                 context_length: self.context_length,
             });
         }
-        let ids = [&request.prompt, &request.stopping.stop_token_ids];
-        let outside = ids.into_iter().find_map(|ids| {
-            ids.iter()
-                .position(|&id| id >= self.n_vocab)
-                .map(|index| (index, ids[index]))
-        });
-        match outside {
-            None => Ok(()),
-            Some((index, token)) => Err(EngineError::TokenOutOfRange {
+        let outside = |ids: &[u32]| {
+            let index = ids.iter().position(|&id| id >= self.n_vocab)?;
+            Some((index, ids[index]))
+        };
+        if let Some((index, token)) = outside(&request.prompt) {
+            return Err(EngineError::TokenOutOfRange {
                 token,
                 index,
                 n_vocab: self.n_vocab,
+            });
+        }
+        match outside(&request.stopping.stop_token_ids) {
+            None => Ok(()),
+            Some(_) => Err(EngineError::Invalid {
+                field: "stopping.stop_token_ids",
+                reason: "must be tokens of the vocabulary",
             }),
         }
     }

@@ -57,7 +57,7 @@ pub enum EngineError {
     TokenOutOfRange {
         /// The id.
         token: u32,
-        /// Where in the prompt, or in `stop_token_ids`.
+        /// Where in the prompt.
         index: usize,
         /// Size of the vocabulary.
         n_vocab: u32,

@@ -75,7 +75,9 @@ pub struct Flags {
     )]
     pub kv_budget: ByteSize,
 
-    /// Load this model at start and report ready only when it is there (may be given several times, or as a list with commas)
+    /// Attach this model at start and report ready only when it can be served (may be given several times, or as a list with commas)
+    ///
+    /// Its weights are brought in as soon as the service is ready; requests that come earlier have those they need fetched first.
     #[arg(
         long,
         value_name = "MODEL",
@@ -354,81 +356,4 @@ fn default_socket(runtime_dir: Option<&Path>) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(args: &[&str]) -> Result<Config, String> {
-        let fixed = [
-            "hearth-inference",
-            "--instance",
-            "here",
-            "--runtime-dir",
-            "/run/user/7",
-        ];
-        let line = CommandLine::try_parse_from(fixed.iter().chain(args))
-            .map_err(|error| error.to_string())?;
-        line.flags.validated().map_err(|error| error.to_string())
-    }
-
-    fn refused(args: &[&str], word: &str) {
-        let error = parse(args).expect_err("refused");
-        assert!(error.contains(word), "{args:?}: {error}");
-    }
-
-    #[test]
-    fn defaults() {
-        let config = parse(&[]).unwrap();
-        assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
-        assert_eq!(
-            config.loader_socket,
-            Path::new("/run/user/7/hearth/loader.sock")
-        );
-        assert_eq!(config.device, DeviceChoice::Auto);
-        assert_eq!(config.weights_budget_bytes, None);
-        assert_eq!(config.kv_budget_bytes, 1 << 30);
-        assert!(config.auto_attach);
-        assert!(config.preload.is_empty());
-    }
-
-    #[test]
-    fn values_are_typed() {
-        let config = parse(&[
-            "--listen",
-            "unix:/run/i.sock",
-            "--preload",
-            "a/b,c",
-            "--preload",
-            "d",
-            "--weights-budget",
-            "1.5GiB",
-            "--no-auto-attach",
-            "--drain-timeout",
-            "500ms",
-            "--device",
-            "reference",
-        ])
-        .unwrap();
-        assert_eq!(config.listen, Address::Unix("/run/i.sock".into()));
-        assert_eq!(config.preload, ["a/b", "c", "d"]);
-        assert_eq!(config.weights_budget_bytes, Some(3 << 29));
-        assert!(!config.auto_attach);
-        assert_eq!(config.drain_timeout, Duration::from_millis(500));
-        assert_eq!(config.device, DeviceChoice::Reference);
-    }
-
-    #[test]
-    fn bad_values_are_named() {
-        refused(&["--listen", "nowhere"], "--listen");
-        refused(&["--device", "abacus"], "--device");
-        refused(&["--kv-budget", "0"], "--kv-budget");
-        refused(&["--weights-budget", "0"], "--weights-budget");
-        refused(&["--weights-budget", "much"], "--weights-budget");
-        refused(&["--max-running", "0"], "--max-running");
-        refused(&["--max-running", "5000"], "--max-running");
-        refused(&["--threads", "2000"], "--threads");
-        refused(&["--max-message-bytes", "1KiB"], "--max-message-bytes");
-        refused(&["--fetch-timeout", "0"], "--fetch-timeout");
-        refused(&["--slow-client-timeout", "0s"], "--slow-client-timeout");
-        refused(&["--trace-ratio", "2"], "--trace-ratio");
-    }
-}
+mod tests;

@@ -1,6 +1,9 @@
 //! One Generate request, from its admission to its last message.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use engine::{EventStream, TokenEvent};
 use proto::inference::v1::{GenerateRequest, GenerateResponse};
@@ -31,12 +34,19 @@ pub(crate) struct Generator {
     pub(crate) requests: Requests,
 }
 
-/// One request under way.
+/// A request that the engine has taken on.
+struct Admitted {
+    events: EventStream,
+    opening: Opening,
+    model: InUse,
+    span: Span,
+}
+
+/// An admitted request under way.
 struct Generation {
-    generator: Generator,
-    pass: RequestPass,
-    deadline: Deadline,
-    arrived: Instant,
+    admitted: Admitted,
+    /// Given back when the last message has left.
+    _pass: RequestPass,
     record: Record,
 }
 
@@ -50,29 +60,100 @@ struct Record {
 // === impl Generator ===
 
 impl Generator {
-    /// Checks a request and begins to work on it: whatever takes time happens in the stream.
+    /// Has a request admitted: its fields are good, its model is attached, its prompt is tokenised, and the engine has a place for it. What follows is a stream.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::NotServed`].
-    pub(crate) fn start(
+    /// [`Error`]: whatever is known to be wrong by then is told before the first message.
+    pub(crate) async fn start(
         &self,
         request: GenerateRequest,
         pass: RequestPass,
         deadline: Deadline,
     ) -> Result<Answers<GenerateResponse>, Error> {
         let arrived = Instant::now();
-        let checked = Checked::try_from(request)?;
+        let mut record = Record::new(self.requests.clone(), arrived);
+        let admitting = self.admit(request, deadline, arrived, &mut record.outcome.model);
+        let admitted = deadline.bound(pass.bound(admitting)).await;
+        let admitted = admitted.inspect_err(|error| record.failed(error))?;
         let generation = Generation {
-            generator: self.clone(),
-            pass,
-            deadline,
-            arrived,
-            record: Record::new(self.requests.clone(), arrived),
+            admitted,
+            _pass: pass,
+            record,
         };
-        Ok(answers(Span::current(), move |sink| {
-            generation.run(checked, sink)
-        }))
+        // The span of the rpc learns of errors; the request's own is entered besides.
+        Ok(answers(Span::current(), move |sink| generation.run(sink)))
     }
+
+    async fn admit(
+        &self,
+        request: GenerateRequest,
+        deadline: Deadline,
+        arrived: Instant,
+        model_id: &mut String,
+    ) -> Result<Admitted, Error> {
+        let checked = Checked::try_from(request)?;
+        let acquired = self.models.acquire(checked.model.as_deref()).await?;
+        let Acquired { model, load_wait } = acquired;
+        model_id.clone_from(&model.id);
+        checked.check_tokens(model.report.n_vocab)?;
+        let span = request_span(&checked, &model);
+        if let Some(load) = model.load_identity() {
+            telemetry::link(&span, load);
+        }
+        let opening = Opening {
+            request_id: checked.request_id.clone(),
+            model: model.id.clone(),
+            seed: checked.seed,
+        };
+        let admission = Admission {
+            model: model.id.clone(),
+            tokens: Vec::new(),
+            arrived,
+            deadline: deadline.instant(),
+            load_wait,
+            span: span.clone(),
+        };
+        let submitting = self.submit(checked, admission, &model);
+        let events = submitting.instrument(span.clone()).await;
+        let events = events.inspect_err(|error| record_cause(&span, error))?;
+        Ok(Admitted {
+            events,
+            opening,
+            model,
+            span,
+        })
+    }
+
+    /// The prompt's tokens, and a place in the queue.
+    async fn submit(
+        &self,
+        mut checked: Checked,
+        mut admission: Admission,
+        model: &InUse,
+    ) -> Result<EventStream, Error> {
+        admission.tokens = match &mut checked.prompt {
+            Prompt::Tokens(tokens) => std::mem::take(tokens),
+            Prompt::Text(text) => self.tokenise(std::mem::take(text), model).await?,
+        };
+        let request = checked.into_engine(admission);
+        Ok(self.models.engine().submit(request)?)
+    }
+
+    async fn tokenise(&self, text: String, model: &InUse) -> Result<Vec<u32>, Error> {
+        let tokenizer = Arc::clone(&model.tokenizer);
+        let options = EncodeOptions {
+            add_special: true,
+            parse_special: false,
+        };
+        self.text
+            .run(move || tokenizer.encode(&text, options))
+            .await
+    }
+}
+
+fn record_cause(span: &Span, error: &Error) {
+    let _entered = span.enter();
+    span.record("cause", Chain(error).to_string());
 }
 
 /// The span of the model's work on a request; what it waited for before lies beside it.
@@ -109,51 +190,26 @@ fn request_span(checked: &Checked, model: &InUse) -> Span {
 // === impl Generation ===
 
 impl Generation {
-    async fn run(mut self, checked: Checked, sink: Sink<GenerateResponse>) -> Result<(), Error> {
-        let outcome = self.work(checked, &sink).await;
-        self.record.finish(&outcome);
-        outcome
-    }
-
-    async fn work(&mut self, checked: Checked, sink: &Sink<GenerateResponse>) -> Result<(), Error> {
-        let models = self.generator.models.clone();
-        let acquiring = models.acquire(checked.model.as_deref());
-        let acquired = self.deadline.bound(self.pass.bound(acquiring)).await?;
-        self.record.outcome.model.clone_from(&acquired.model.id);
-        let span = request_span(&checked, &acquired.model);
-        if let Some(load) = acquired.model.load_identity() {
-            telemetry::link(&span, load);
-        }
-        let generating = self.generate(checked, acquired, &span, sink);
-        let outcome = generating.instrument(span.clone()).await;
-        if let Err(error) = &outcome {
-            span.record("cause", Chain(error).to_string());
+    async fn run(mut self, sink: Sink<GenerateResponse>) -> Result<(), Error> {
+        let span = self.admitted.span.clone();
+        let outcome = self.relay(&sink).instrument(span.clone()).await;
+        match &outcome {
+            Ok(()) => self.record.outcome.error = None,
+            Err(error) => {
+                self.record.failed(error);
+                record_cause(&span, error);
+            }
         }
         outcome
     }
 
-    /// From the prompt's tokens to the last event.
-    async fn generate(
-        &mut self,
-        checked: Checked,
-        acquired: Acquired,
-        span: &Span,
-        sink: &Sink<GenerateResponse>,
-    ) -> Result<(), Error> {
-        let Acquired { model, load_wait } = acquired;
-        let opening = Opening {
-            request_id: checked.request_id.clone(),
-            model: model.id.clone(),
-            seed: checked.seed,
-        };
-        let submitting = self.submit(checked, &model, load_wait, span);
-        let mut events = self.deadline.bound(self.pass.bound(submitting)).await?;
+    async fn relay(&mut self, sink: &Sink<GenerateResponse>) -> Result<(), Error> {
         let mut finished = false;
-        while let Some(event) = events.recv().await {
+        while let Some(event) = self.admitted.events.recv().await {
             let event = event?;
-            self.note(span, &model, &event);
+            self.note(&event);
             finished |= matches!(event, TokenEvent::Finished { .. });
-            sink.send(message(event, &opening)).await;
+            sink.send(message(event, &self.admitted.opening)).await;
         }
         match finished {
             true => Ok(()),
@@ -162,43 +218,9 @@ impl Generation {
         }
     }
 
-    /// The prompt's tokens, and a place in the queue.
-    async fn submit(
-        &self,
-        mut checked: Checked,
-        model: &InUse,
-        load_wait: Duration,
-        span: &Span,
-    ) -> Result<EventStream, Error> {
-        let tokens = match &mut checked.prompt {
-            Prompt::Tokens(tokens) => std::mem::take(tokens),
-            Prompt::Text(text) => self.tokenise(std::mem::take(text), model).await?,
-        };
-        let request = checked.into_engine(Admission {
-            model: model.id.clone(),
-            tokens,
-            arrived: self.arrived,
-            deadline: self.deadline.instant(),
-            load_wait,
-            span: span.clone(),
-        });
-        Ok(self.generator.models.engine().submit(request)?)
-    }
-
-    async fn tokenise(&self, text: String, model: &InUse) -> Result<Vec<u32>, Error> {
-        let tokenizer = std::sync::Arc::clone(&model.tokenizer);
-        let options = EncodeOptions {
-            add_special: true,
-            parse_special: false,
-        };
-        self.generator
-            .text
-            .run(move || tokenizer.encode(&text, options))
-            .await
-    }
-
     /// Tells the span, and the record, what an event says about the request.
-    fn note(&mut self, span: &Span, model: &InUse, event: &TokenEvent) {
+    fn note(&mut self, event: &TokenEvent) {
+        let Admitted { span, model, .. } = &self.admitted;
         let outcome = &mut self.record.outcome;
         match event {
             TokenEvent::Started { prompt_tokens } => {
@@ -264,9 +286,8 @@ impl Record {
         }
     }
 
-    fn finish(&mut self, outcome: &Result<(), Error>) {
-        let code = outcome.as_ref().err().map(status::code);
-        self.outcome.error = code.map(names::status_code);
+    fn failed(&mut self, error: &Error) {
+        self.outcome.error = Some(names::status_code(status::code(error)));
     }
 }
 

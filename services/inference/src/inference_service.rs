@@ -10,11 +10,7 @@ use text::EncodeOptions;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    answers::Answers,
-    deadline::Deadline,
-    error::Error,
-    gate::{Gate, RequestPass},
-    generate::Generator,
+    answers::Answers, deadline::Deadline, error::Error, gate::Gate, generate::Generator,
     models::InUse,
 };
 
@@ -35,8 +31,8 @@ impl InferenceService for Inference {
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let deadline = Deadline::of(request.metadata());
         let pass = self.gate.enter_request()?;
-        let answers = self.generator.start(request.into_inner(), pass, deadline)?;
-        Ok(Response::new(answers))
+        let starting = self.generator.start(request.into_inner(), pass, deadline);
+        Ok(Response::new(starting.await?))
     }
 
     async fn tokenize(
@@ -55,7 +51,7 @@ impl InferenceService for Inference {
         request: Request<DetokenizeRequest>,
     ) -> Result<Response<DetokenizeResponse>, Status> {
         let deadline = Deadline::of(request.metadata());
-        let pass: RequestPass = self.gate.enter_request()?;
+        let pass = self.gate.enter_request()?;
         let answer = self.bytes(request.into_inner());
         let text_bytes = deadline.bound(pass.bound(answer)).await?;
         Ok(Response::new(DetokenizeResponse {

@@ -100,16 +100,37 @@ pub(crate) fn start(
     })
 }
 
-/// Loads `model` for good, as `--preload` asks.
-///
-/// # Errors
-/// Those of a load.
-pub(crate) async fn preload(models: &Models, model: &str) -> Result<(), Error> {
-    let (progress, _watched) = watch::channel(LoadProgress::default());
-    let span = load_span(model, Mode::Eager.name());
-    let attached = models.attach(model, false, || span.clone()).await?;
-    carry(&attached, &span, fetch(models, model, progress)).await?;
-    Ok(())
+/// A model of `--preload`: attached, its weights still to come.
+#[derive(Debug)]
+pub(crate) struct Preloaded {
+    attached: Arc<Attached>,
+    span: Span,
+}
+
+// === impl Preloaded ===
+
+impl Preloaded {
+    /// Attaches `model`.
+    ///
+    /// # Errors
+    /// Those of an attach.
+    pub(crate) async fn attach(models: &Models, model: &str) -> Result<Preloaded, Error> {
+        let span = load_span(model, Mode::Eager.name());
+        let attached = models.attach(model, false, || span.clone()).await?;
+        attached.begin_load(span.clone(), Until::Told);
+        Ok(Preloaded { attached, span })
+    }
+
+    /// Brings its weights onto the device.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]; the weights then come as steps need them.
+    pub(crate) async fn fetch(self, models: &Models) -> Result<(), Error> {
+        let (progress, _watched) = watch::channel(LoadProgress::default());
+        let fetching = fetch(models, &self.attached.id, progress);
+        carry(&self.attached, &self.span, fetching).await?;
+        Ok(())
+    }
 }
 
 async fn run(models: &Models, load: &Load, sink: &Sink<LoadModelResponse>) -> Result<(), Error> {

@@ -125,6 +125,25 @@ impl TryFrom<GenerateRequest> for Checked {
 }
 
 impl Checked {
+    /// Checks the token ids that were sent against the model's vocabulary.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the first id of each list that is outside it.
+    pub(crate) fn check_tokens(&self, n_vocab: u32) -> Result<(), Error> {
+        let mut check = Check::default();
+        let mut list = |ids: &[u32], field| {
+            if let Some(index) = ids.iter().position(|id| *id >= n_vocab) {
+                let reason = format!("must be below the vocabulary's size, {n_vocab}");
+                check.item(false, field, index, "", &reason);
+            }
+        };
+        if let Prompt::Tokens(ids) = &self.prompt {
+            list(ids, "token_ids.ids");
+        }
+        list(&self.stopping.stop_token_ids, "stopping.stop_token_ids");
+        check.finish()
+    }
+
     /// What the engine is asked. The prompt itself is in `admission`, as tokens.
     pub(crate) fn into_engine(self, admission: Admission) -> engine::Request {
         engine::Request {

@@ -27,13 +27,13 @@ use crate::{
     Config, Listener,
     config::DeviceChoice,
     daemon::Daemon,
-    error::{Chain, Error},
+    error::Chain,
     faces,
     gate::Gate,
     generate::Generator,
     health::Readiness,
     inference_service::Inference,
-    load,
+    load::Preloaded,
     message_limit::MessageLimit,
     model_service::{DeviceFacts, ModelFace},
     models::Models,
@@ -45,7 +45,7 @@ use crate::{
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
 /// How long idle connections may take to close; health watchers and reflection streams end only when they are cut off.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
-/// Time between two tries to load a model of `--preload`.
+/// Time between two tries to attach a model of `--preload`.
 const PRELOAD_RETRY: Duration = Duration::from_secs(1);
 /// Time between two looks at whether the worker lives.
 const WORKER_CHECK: Duration = Duration::from_millis(500);
@@ -226,35 +226,40 @@ fn start(
     })
 }
 
-/// Loads every model of `names`, however long it takes, and then reports readiness.
+/// Attaches every model of `names`, however long it takes, reports readiness, and goes on to bring their weights in: a request that comes earlier has the ones it needs fetched first.
 fn preload(models: &Models, names: &[String], readiness: &Readiness) -> JoinSet<()> {
-    let loads: Vec<_> = names
-        .iter()
-        .map(|name| preload_one(models.clone(), name.clone()))
-        .collect();
+    let (models, names) = (models.clone(), names.to_vec());
     let readiness = readiness.clone();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
-        for load in loads {
-            load.await;
+        let mut preloaded = Vec::new();
+        for name in &names {
+            preloaded.push(attach_at_last(&models, name).await);
         }
         readiness.ready().await;
         tracing::info!("ready");
+        for (name, model) in names.iter().zip(preloaded) {
+            if let Err(error) = model.fetch(&models).await {
+                // It is attached, so it can be served: its layers come as steps need them.
+                let cause = Chain(&error).to_string();
+                tracing::warn!(
+                    model = name,
+                    cause,
+                    "preload: not all weights are on the device"
+                );
+            }
+        }
     });
     tasks
 }
 
-async fn preload_one(models: Models, name: String) {
+async fn attach_at_last(models: &Models, name: &str) -> Preloaded {
     loop {
-        match load::preload(&models, &name).await {
-            Ok(()) => return,
-            // It is attached and will stream its layers: that is as ready as it can be.
-            Err(Error::Engine(error @ engine::EngineError::DoesNotFit { .. })) => {
-                tracing::warn!(model = name, cause = %Chain(&error), "preload: larger than the budget");
-                return;
-            }
+        match Preloaded::attach(models, name).await {
+            Ok(preloaded) => return preloaded,
             Err(error) => {
-                tracing::warn!(model = name, cause = %Chain(&error), "preload failed; trying again");
+                let cause = Chain(&error).to_string();
+                tracing::warn!(model = name, cause, "preload failed; trying again");
             }
         }
         sleep(PRELOAD_RETRY).await;

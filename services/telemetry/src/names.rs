@@ -140,6 +140,27 @@ pub const ATTRIBUTES: &[(&str, &str)] = &[
     ("load_source", "model.load.source"),
 ];
 
+/// Fields that count something without saying so by a unit at their end; see [`is_number`].
+const COUNTS: &[&str] = &[
+    "extents",
+    "failures",
+    "generation",
+    "models",
+    "rows",
+    "seed",
+    "stalls",
+    "steps",
+    "top_k",
+];
+/// What fields that hold whole numbers end in.
+const UNITS: &[&str] = &["_bytes", "_tokens", "_count", "_ms", "_us"];
+
+/// Whether a domain field holds a whole number. Unsigned ones reach the exporter as text, because its fields know signed ones only; text that merely looks like a number must stay text.
+#[must_use]
+pub fn is_number(field: &str) -> bool {
+    COUNTS.contains(&field) || UNITS.iter().any(|unit| field.ends_with(unit))
+}
+
 /// Attributes whose convention is a list: a single value leaves as a list of one.
 pub const LISTS: &[&str] = &["gen_ai.response.finish_reasons"];
 
@@ -215,5 +236,7 @@ mod tests {
             Some("gen_ai.usage.input_tokens")
         );
         assert_eq!(attribute("extent"), None);
+        assert!(is_number("cold_bytes") && is_number("extents"));
+        assert!(!is_number("request_id") && !is_number("model"));
     }
 }

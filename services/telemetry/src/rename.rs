@@ -68,7 +68,14 @@ fn text(span: &SpanData, key: &str) -> Option<String> {
 }
 
 fn rename_attribute(attribute: &mut KeyValue) {
-    let Some(name) = names::attribute(attribute.key.as_str()) else {
+    let field = attribute.key.as_str();
+    if names::is_number(field)
+        && let Value::String(text) = &attribute.value
+        && let Ok(number) = text.as_str().parse::<i64>()
+    {
+        attribute.value = Value::I64(number);
+    }
+    let Some(name) = names::attribute(field) else {
         return;
     };
     attribute.key = name.into();
@@ -115,6 +122,8 @@ mod tests {
             KeyValue::new("prompt_tokens", 7),
             KeyValue::new("finish_reason", "stop"),
             KeyValue::new("extent", 3),
+            KeyValue::new("cold_bytes", "4096"),
+            KeyValue::new("request_id", "4096"),
         ];
         let span = exported(names::SPAN_GENERATE, attributes);
         assert_eq!(span.name, "text_completion tiny");
@@ -131,6 +140,13 @@ mod tests {
             "unlisted fields keep their name"
         );
         assert_eq!(value(&span, "model"), None);
+        assert_eq!(
+            value(&span, "model.load.cold_bytes"),
+            Some(Value::I64(4096)),
+            "a number that came as text"
+        );
+        let id = value(&span, "gen_ai.response.id");
+        assert_eq!(id, Some("4096".into()), "an id is text");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!
 //! # Why nothing here is quadratic
 //! Prompts and vocabularies are hostile. Merging is a priority queue over a linked list, regular expressions are matched without backtracking, special tokens have a length limit, and hash tables are
-//! keyed at random. A megabyte of one character costs what a megabyte of prose costs.
+//! keyed at random. The worst megabyte takes a second or two, where prose takes a tenth of one.
 #![forbid(unsafe_code)]
 
 mod bpe;

@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 /// The longest spelling that is looked for in text, in bytes. Real ones stay below 100; the limit bounds the work that a hostile file can ask for at each position of a text.
-const LONGEST: usize = 256;
+const LONGEST: usize = 128;
 
 /// Tokens that are cut out of a text where they are spelled out, before anything else is done to it.
 #[derive(Debug, Clone, Default)]
@@ -118,18 +118,36 @@ impl SpecialTokens {
                 break;
             };
             // Nearly always all candidates go on alike, or none goes on like the text.
-            let (low, high) = (byte_at(first, depth), byte_at(last, depth));
-            if !(low..=high).contains(&byte) {
+            if !(byte_at(first, depth)..=byte_at(last, depth)).contains(&byte) {
                 break;
             }
-            if low != high {
-                let from = candidates.partition_point(|entry| byte_at(entry, depth) < byte);
-                let to = candidates.partition_point(|entry| byte_at(entry, depth) <= byte);
-                candidates = &candidates[from..to];
-            }
+            let before = leading(candidates.len(), |index| {
+                byte_at(&candidates[index], depth) < byte
+            });
+            let rest = &candidates[before..];
+            let after = leading(rest.len(), |index| {
+                byte_at(&rest[rest.len() - 1 - index], depth) > byte
+            });
+            candidates = &rest[..rest.len() - after];
         }
         longest
     }
+}
+
+/// How many of `0..len` come before the first that `holds` does not hold for. Takes the logarithm of the answer: nothing if few are to be dropped from many.
+fn leading(len: usize, holds: impl Fn(usize) -> bool) -> usize {
+    let (mut known, mut step) = (0, 1);
+    while known + step <= len && holds(known + step - 1) {
+        known += step;
+        step *= 2;
+    }
+    while step > 0 {
+        if known + step <= len && holds(known + step - 1) {
+            known += step;
+        }
+        step /= 2;
+    }
+    known
 }
 
 #[cfg(test)]
@@ -212,6 +230,15 @@ mod tests {
         );
         assert_eq!(parts(&special, &long), [Part::Text(&long)]);
         assert_eq!(parts(&special, "é"), [Part::Text("é")]);
+    }
+
+    #[test]
+    fn leading_places_are_counted() {
+        for len in 0..20 {
+            for expected in 0..=len {
+                assert_eq!(leading(len, |index| index < expected), expected, "of {len}");
+            }
+        }
     }
 
     #[test]

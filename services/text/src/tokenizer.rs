@@ -171,3 +171,47 @@ impl fmt::Debug for Tokenizer {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn one_tokenizer_serves_all_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Tokenizer>();
+    }
+
+    #[test]
+    fn tokens_stand_for_bytes() {
+        let tokenizer = testing::byte_tokenizer();
+        let bos = tokenizer.bos().unwrap();
+        let check = |id: u32, output: Option<&[u8]>, spelling: Option<&[u8]>| {
+            assert_eq!(
+                (tokenizer.token_bytes(id), tokenizer.token_spelling(id)),
+                (output, spelling),
+                "{id}"
+            );
+        };
+        check(0xff, Some(b"\xff"), Some(b"\xff"));
+        check(u32::from(b'\n'), Some(b"\n"), Some(b"\n"));
+        check(bos, Some(b""), Some(b"<s>"));
+        check(bos + 2, Some(b"<tool>"), Some(b"<tool>"));
+        check(tokenizer.n_vocab(), None, None);
+        assert_eq!(
+            tokenizer.decode(&[bos, u32::from(b' '), u32::from(b'a'), u32::MAX]),
+            b" a"
+        );
+        assert!(tokenizer.is_end_of_generation(tokenizer.eos().unwrap()));
+    }
+
+    #[test]
+    fn debug_names_the_essentials() {
+        let shown = format!("{:?}", testing::byte_tokenizer());
+        assert!(
+            shown.contains("gpt2") && shown.contains("268") && shown.len() < 200,
+            "{shown}"
+        );
+    }
+}

@@ -78,6 +78,7 @@ mod tests {
                     results.extend_from_slice(stored.as_ref());
                 }
                 results.push(simd.sum(v));
+                results.extend(simd.sum_of_each([v, w, v, simd.mul(v, v)]));
             }
             results
         }
@@ -87,7 +88,10 @@ mod tests {
     fn every_instruction_set_computes_the_same() {
         // Small whole numbers: all results are exact, fused or not.
         let lanes = [0.0, 1.0, -1.0, 2.0, 3.0, -5.0, 12.0, 100.0];
-        assert_eq!(Isa::detect().run(Everything(lanes)), Isa::Portable.run(Everything(lanes)));
+        assert_eq!(
+            Isa::detect().run(Everything(lanes)),
+            Isa::Portable.run(Everything(lanes))
+        );
     }
 
     struct Exp<'a>(&'a [f32]);
@@ -109,22 +113,42 @@ mod tests {
 
     #[test]
     fn exp_is_close_everywhere() {
-        let inputs: Vec<f32> = (0..64_000).map(|i| -110.0 + i as f32 * (205.0 / 64_000.0)).collect();
+        let inputs: Vec<f32> = (0..64_000)
+            .map(|i| -110.0 + i as f32 * (205.0 / 64_000.0))
+            .collect();
         for isa in [Isa::Portable, Isa::detect()] {
             for (&x, &found) in inputs.iter().zip(&isa.run(Exp(&inputs))) {
                 let expected = x.exp();
                 let tolerance = 3e-7 * expected + 1.5e-45;
-                assert!(found == expected || (found - expected).abs() <= tolerance, "{} exp({x}) = {found}, expected {expected}", isa.name());
+                assert!(
+                    found == expected || (found - expected).abs() <= tolerance,
+                    "{} exp({x}) = {found}, expected {expected}",
+                    isa.name()
+                );
             }
         }
     }
 
     #[test]
     fn exp_of_odd_values() {
-        let inputs = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, f32::MIN_POSITIVE, f32::NAN];
+        let inputs = [
+            0.0,
+            -0.0,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::MAX,
+            f32::MIN,
+            f32::MIN_POSITIVE,
+            f32::NAN,
+        ];
         for isa in [Isa::Portable, Isa::detect()] {
             let found = isa.run(Exp(&inputs));
-            assert_eq!(found[..7], [1.0, 1.0, f32::INFINITY, 0.0, f32::INFINITY, 0.0, 1.0], "{}", isa.name());
+            assert_eq!(
+                found[..7],
+                [1.0, 1.0, f32::INFINITY, 0.0, f32::INFINITY, 0.0, 1.0],
+                "{}",
+                isa.name()
+            );
             assert!(found[7].is_nan(), "{}", isa.name());
         }
     }
@@ -143,9 +167,21 @@ mod tests {
     #[test]
     fn byte_products_do_not_saturate() {
         for isa in [Isa::Portable, Isa::detect()] {
-            for (w, x) in [(-128, 127), (-128, -127), (127, 127), (127, -127), (0, -127), (-128, 0)] {
+            for (w, x) in [
+                (-128, 127),
+                (-128, -127),
+                (127, 127),
+                (127, -127),
+                (0, -127),
+                (-128, 0),
+            ] {
                 let expected = 32 * i32::from(w) * i32::from(x);
-                assert_eq!(isa.run(DotI8(&[w; 32], &[x; 32])), expected as f32, "{} {w} x {x}", isa.name());
+                assert_eq!(
+                    isa.run(DotI8(&[w; 32], &[x; 32])),
+                    expected as f32,
+                    "{} {w} x {x}",
+                    isa.name()
+                );
             }
         }
     }

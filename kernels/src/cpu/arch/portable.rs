@@ -122,8 +122,17 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn sum_of_each(self, vectors: [[f32; LANES]; 4]) -> [f32; 4] {
+        vectors.map(|vector| self.sum(vector))
+    }
+
+    #[inline(always)]
     fn dot_i8(self, w: &[i8; 32], x: &[i8; 32]) -> [f32; LANES] {
-        let share = |lane: usize| (4 * lane..4 * lane + 4).map(|i| i32::from(w[i]) * i32::from(x[i])).sum::<i32>();
+        let share = |lane: usize| {
+            (4 * lane..4 * lane + 4)
+                .map(|i| i32::from(w[i]) * i32::from(x[i]))
+                .sum::<i32>()
+        };
         from_fn(|lane| share(lane) as f32)
     }
 }

@@ -24,7 +24,10 @@ impl Family for Float {
     const PANEL_LEN: usize = 1024;
 
     fn weight_size(n_in: usize) -> RowSize {
-        RowSize { floats: n_in.next_multiple_of(ROW_MULTIPLE), bytes: 0 }
+        RowSize {
+            floats: n_in.next_multiple_of(ROW_MULTIPLE),
+            bytes: 0,
+        }
     }
 
     fn activation_size(n_in: usize) -> RowSize {
@@ -39,7 +42,13 @@ impl Family for Float {
     }
 
     #[inline(always)]
-    fn accumulate<S: Simd, const W: usize, const X: usize>(simd: S, w: [Row<'_>; W], x: [Row<'_>; X], panel: Range<usize>, sums: &mut [[S::F32; X]; W]) {
+    fn accumulate<S: Simd, const W: usize, const X: usize>(
+        simd: S,
+        w: [Row<'_>; W],
+        x: [Row<'_>; X],
+        panel: Range<usize>,
+        sums: &mut [[S::F32; X]; W],
+    ) {
         // Rows are longer than the last panel's end where they are padded.
         let panel = panel.start..panel.end.next_multiple_of(ROW_MULTIPLE);
         let (mut w_floats, mut x_floats) = ([[].as_slice(); W], [[].as_slice(); X]);
@@ -53,11 +62,16 @@ impl Family for Float {
     }
 }
 
-/// sums[w][x] += Σ_i w[i] · x[i], for rows of one length, a multiple of [`ROW_MULTIPLE`].
+/// `sums[w][x] += Σ_i w[i] · x[i]`, for rows of one length, a multiple of [`ROW_MULTIPLE`].
 ///
 /// A step over [`ROW_MULTIPLE`] elements has a fixed number of vectors, so the compiler unrolls it: the loop's own instructions would otherwise cost as much as the arithmetic.
 #[inline(always)]
-pub(crate) fn accumulate<S: Simd, const W: usize, const X: usize>(simd: S, w: [&[f32]; W], x: [&[f32]; X], sums: &mut [[S::F32; X]; W]) {
+pub(crate) fn accumulate<S: Simd, const W: usize, const X: usize>(
+    simd: S,
+    w: [&[f32]; W],
+    x: [&[f32]; X],
+    sums: &mut [[S::F32; X]; W],
+) {
     let n_steps = w[0].len() / ROW_MULTIPLE;
     let (mut w_steps, mut x_steps) = ([[].as_slice(); W], [[].as_slice(); X]);
     for (steps, row) in w_steps.iter_mut().zip(w) {

@@ -50,5 +50,11 @@ pub(super) trait Family: 'static {
     fn prepare<S: Simd>(simd: S, x: &[f32], row: RowMut<'_>);
 
     /// Adds the products over a panel, a range of elements that begins at a multiple of [`Family::PANEL_LEN`] and ends at one or at the row's end, to partial sums.
-    fn accumulate<S: Simd, const W: usize, const X: usize>(simd: S, w: [Row<'_>; W], x: [Row<'_>; X], panel: Range<usize>, sums: &mut [[S::F32; X]; W]);
+    fn accumulate<S: Simd, const W: usize, const X: usize>(
+        simd: S,
+        w: [Row<'_>; W],
+        x: [Row<'_>; X],
+        panel: Range<usize>,
+        sums: &mut [[S::F32; X]; W],
+    );
 }

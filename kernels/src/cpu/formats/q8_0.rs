@@ -1,6 +1,6 @@
 //! Q8_0: blocks of an f16 scale and 32 signed bytes.
 
-use super::int8::{BLOCK_LEN, BlockRow, Int8};
+use super::int8::{BLOCK_LEN, Int8};
 use super::{Format, Row, RowMut, Simd};
 
 pub(crate) struct Q8_0;
@@ -25,7 +25,11 @@ impl Format for Q8_0 {
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, packed: &[u8], row: RowMut<'_>) {
         let blocks: &[Block] = packed.as_chunks().0;
-        for ((block, bytes), row_scale) in blocks.iter().zip(row.bytes.as_chunks_mut().0).zip(row.floats) {
+        for ((block, bytes), row_scale) in blocks
+            .iter()
+            .zip(row.bytes.as_chunks_mut().0)
+            .zip(row.floats)
+        {
             *bytes = *quants(block);
             *row_scale = scale(simd, block);
         }
@@ -33,18 +37,19 @@ impl Format for Q8_0 {
 
     #[inline(always)]
     fn dot<S: Simd, const W: usize>(simd: S, packed: [&[u8]; W], x: Row<'_>) -> [f32; W] {
-        let n_blocks = x.floats.len();
-        let x = BlockRow::new(x, 0..n_blocks);
+        let x_scales = x.floats;
+        let x_quants: &[[i8; BLOCK_LEN]] = x.bytes.as_chunks().0;
+        let n_blocks = x_quants.len().min(x_scales.len());
         let mut rows: [&[Block]; W] = [&[]; W];
         for (blocks, row) in rows.iter_mut().zip(packed) {
             *blocks = &row.as_chunks().0[..n_blocks];
         }
         let mut sums = [simd.splat(0.0); W];
         for i in 0..n_blocks {
-            let x_scale = simd.splat(x.scales[i]);
             for (sum, row) in sums.iter_mut().zip(&rows) {
-                let scale = simd.mul(simd.splat(scale(simd, &row[i])), x_scale);
-                *sum = simd.mul_add(simd.dot_i8(quants(&row[i]), &x.quants[i]), scale, *sum);
+                let products = simd.dot_i8(quants(&row[i]), &x_quants[i]);
+                let scale = scale(simd, &row[i]) * x_scales[i];
+                *sum = simd.mul_add(products, simd.splat(scale), *sum);
             }
         }
         let mut results = [0.0; W];

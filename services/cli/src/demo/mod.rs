@@ -290,7 +290,7 @@ impl Residency {
                 units::bytes(*resident_bytes)
             )),
             Residency::Known { .. } => Some(
-                "not cold: dropping the file from the page cache has no effect on this file system"
+                "dropping the file from the page cache has no effect on this file system"
                     .to_owned(),
             ),
             Residency::Unknown { reason } => {
@@ -319,7 +319,7 @@ mod tests {
         assert!(
             known(4096)
                 .note()
-                .is_some_and(|note| note.starts_with("not cold"))
+                .is_some_and(|note| note.contains("no effect"))
         );
         let unknown = Residency::Unknown {
             reason: "FUSE".to_owned(),

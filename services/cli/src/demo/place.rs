@@ -4,6 +4,7 @@ use std::{
     env, fs,
     fs::{File, TryLockError},
     io::{self, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -20,18 +21,57 @@ pub(super) const MODEL: &[u8] = include_bytes!("../../models/demo.gguf");
 /// Name of the model, by its file name.
 pub(super) const MODEL_NAME: &str = "demo";
 /// A run's folders begin like this.
-const RUN_PREFIX: &str = "run-";
+const RUN_PREFIX: &str = "hearth-demo-";
 /// Held locked while a run uses its folder; the kernel lets go of it however the run ends.
 const LOCK_NAME: &str = "lock";
+/// Where sockets go, whatever `TMPDIR` says: their names have to be short.
+const SOCKETS_PARENT: &str = "/tmp";
 
 /// The folders of one run. Dropping it removes them.
 #[derive(Debug)]
 pub(super) struct Place {
     /// On a file system that keeps its files on a device, where there is one: only there can a file be cold.
-    models: TempDir,
-    /// Short enough for the names of sockets.
-    sockets: TempDir,
+    models: RunDir,
+    sockets: RunDir,
+}
+
+/// A private folder, and the lock that tells other runs that it is in use.
+#[derive(Debug)]
+struct RunDir {
+    dir: TempDir,
     _lock: File,
+}
+
+impl RunDir {
+    /// Makes a folder below `parent`, where it removes what dead runs have left.
+    fn make(parent: &Path) -> Result<RunDir, Failure> {
+        sweep(parent);
+        let mut builder = tempfile::Builder::new();
+        let dir = builder.prefix(RUN_PREFIX).tempdir_in(parent);
+        let dir = dir.map_err(Failure::file(parent))?;
+        // Renamed once it is locked: no other run ever sees a lock of a living run that is not held.
+        let path = dir.path().join(LOCK_NAME);
+        let unnamed = path.with_extension("new");
+        let locked = || {
+            let file = File::create(&unnamed)?;
+            file.lock()?;
+            fs::rename(&unnamed, &path)?;
+            Ok(file)
+        };
+        let lock = locked().map_err(Failure::file(&path))?;
+        Ok(RunDir { dir, _lock: lock })
+    }
+
+    fn join(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Leaves the folder behind, for this and all later runs.
+    fn keep(self) -> PathBuf {
+        // Without a lock it is not swept; if that cannot be removed, it is kept until the next run at least.
+        let _ = fs::remove_file(self.join(LOCK_NAME));
+        self.dir.keep()
+    }
 }
 
 impl Place {
@@ -40,16 +80,9 @@ impl Place {
     /// # Errors
     /// [`Failure::File`] if there is no folder to write to.
     pub(super) fn make() -> Result<Place, Failure> {
-        let parent = parent(candidates())?;
-        sweep(&parent);
-        let models = private_dir(&parent)?;
-        let lock_path = models.path().join(LOCK_NAME);
-        let lock = File::create(&lock_path).and_then(|file| file.lock().map(|()| file));
-        let lock = lock.map_err(Failure::file(lock_path))?;
         let place = Place {
-            models,
-            sockets: private_dir(Path::new("/tmp"))?,
-            _lock: lock,
+            models: RunDir::make(&parent(candidates())?)?,
+            sockets: RunDir::make(Path::new(SOCKETS_PARENT))?,
         };
         let path = place.model();
         let unpack = || {
@@ -64,7 +97,7 @@ impl Place {
 
     /// What the daemon is told to publish.
     pub(super) fn models_dir(&self) -> PathBuf {
-        self.models.path().join("models")
+        self.models.join("models")
     }
 
     /// The model's file.
@@ -74,7 +107,7 @@ impl Place {
 
     /// A socket or log in the other folder.
     pub(super) fn socket(&self, name: &str) -> PathBuf {
-        self.sockets.path().join(name)
+        self.sockets.join(name)
     }
 
     /// Asks the kernel to forget the model's pages. What it forgot has to be asked of the daemon.
@@ -105,8 +138,6 @@ fn candidates() -> Vec<PathBuf> {
         variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
     let cache = cache.map(|cache| cache.join("hearth").join("demo"));
     let temporary = [env::temp_dir(), PathBuf::from("/var/tmp")];
-    let user = nix::unistd::getuid();
-    let temporary = temporary.map(|dir| dir.join(format!("hearth-demo-{user}")));
     cache.into_iter().chain(temporary).collect()
 }
 
@@ -142,31 +173,26 @@ fn usable(path: &Path) -> io::Result<bool> {
     Ok(statfs(path)?.filesystem_type() != TMPFS_MAGIC)
 }
 
-fn private_dir(parent: &Path) -> Result<TempDir, Failure> {
-    let mut builder = tempfile::Builder::new();
-    builder
-        .prefix(RUN_PREFIX)
-        .tempdir_in(parent)
-        .map_err(Failure::file(parent))
-}
-
-/// Removes what runs that were killed have left: folders whose lock nobody holds.
+/// Removes what this user's runs have left that were killed: folders whose lock nobody holds.
 fn sweep(parent: &Path) {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| {
-        entry
+    for entry in entries {
+        let named = entry
             .file_name()
             .as_encoded_bytes()
-            .starts_with(RUN_PREFIX.as_bytes())
-    }) {
-        let lock = File::open(entry.path().join(LOCK_NAME));
-        let abandoned =
-            lock.is_ok_and(|file| !matches!(file.try_lock(), Err(TryLockError::WouldBlock)));
-        if abandoned {
+            .starts_with(RUN_PREFIX.as_bytes());
+        if named && is_abandoned(&entry.path()) {
             // Whatever cannot be removed now is tried again by the next run.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
+}
+
+fn is_abandoned(dir: &Path) -> bool {
+    let user = nix::unistd::getuid().as_raw();
+    let is_ours = fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == user);
+    let lock = File::open(dir.join(LOCK_NAME));
+    is_ours && lock.is_ok_and(|file| !matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 #[cfg(test)]
@@ -185,22 +211,18 @@ mod tests {
     #[test]
     fn killed_runs_are_swept_and_running_ones_are_not() {
         let parent = tempfile::tempdir().expect("a temporary directory");
-        let run = |name: &str| {
-            let dir = parent.path().join(name);
-            fs::create_dir(&dir).expect("a new name");
-            File::create(dir.join(LOCK_NAME)).expect("a new file")
+        let live = RunDir::make(parent.path()).expect("a new folder");
+        let dead = RunDir::make(parent.path()).expect("a new folder");
+        let kept = RunDir::make(parent.path()).expect("a new folder").keep();
+        fs::create_dir(parent.path().join("other")).expect("a new name");
+        let dead = {
+            // As a killed process leaves it: the folder stays, the lock is gone with its holder.
+            let RunDir { dir, _lock } = dead;
+            dir.keep()
         };
-        drop(run("run-dead"));
-        let live = run("run-live");
-        live.lock().expect("nobody else knows it");
-        drop(run("other"));
         sweep(parent.path());
-        let mut left: Vec<_> = fs::read_dir(parent.path())
-            .expect("readable")
-            .map(|entry| entry.expect("readable").file_name())
-            .collect();
-        left.sort();
-        assert_eq!(left, ["other", "run-live"]);
+        assert!(!dead.exists());
+        assert!(live.dir.path().exists() && kept.exists() && parent.path().join("other").exists());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::address::Address;
 
 /// How to list the services, generate with `model` and ask for health at `address`.
 pub(super) fn lines(address: &Address, model: &str) -> Vec<String> {
-    let target = target(address);
+    let (transport, target) = target(address);
     let body = serde_json::json!({
         "model": model,
         "text": "Once upon a time",
@@ -12,18 +12,20 @@ pub(super) fn lines(address: &Address, model: &str) -> Vec<String> {
     });
     let body = quoted(&body.to_string());
     vec![
-        format!("grpcurl {target} list"),
-        format!("grpcurl -d {body} {target} hearth.inference.v1.InferenceService/Generate"),
-        format!("grpcurl {target} grpc.health.v1.Health/Check"),
+        format!("grpcurl {transport} {target} list"),
+        format!(
+            "grpcurl {transport} -d {body} {target} hearth.inference.v1.InferenceService/Generate"
+        ),
+        format!("grpcurl {transport} {target} grpc.health.v1.Health/Check"),
         generate_line(address, model),
     ]
 }
 
-/// `-plaintext 127.0.0.1:50051`. A service that listens on every interface is reached through this machine's own.
-fn target(address: &Address) -> String {
+/// Flags and target: `("-plaintext", "127.0.0.1:50051")`.
+fn target(address: &Address) -> (&'static str, String) {
     match reachable(address) {
-        Address::Tcp(authority) => format!("-plaintext {}", quoted(&authority)),
-        Address::Unix(path) => format!("-plaintext -unix {}", quoted(&path.display().to_string())),
+        Address::Tcp(authority) => ("-plaintext", quoted(&authority)),
+        Address::Unix(path) => ("-plaintext -unix", quoted(&path.display().to_string())),
     }
 }
 
@@ -40,6 +42,7 @@ fn generate_line(address: &Address, model: &str) -> String {
     )
 }
 
+/// A service that listens on every interface is reached through this machine's own.
 fn reachable(address: &Address) -> Address {
     match address {
         Address::Tcp(authority) => {
@@ -90,7 +93,7 @@ mod tests {
             lines(&Address::Tcp("127.0.0.1:50051".into()), "demo"),
             [
                 "grpcurl -plaintext 127.0.0.1:50051 list",
-                r#"grpcurl -d '{"model":"demo","stopping":{"max_tokens":64},"text":"Once upon a time"}' -plaintext 127.0.0.1:50051 hearth.inference.v1.InferenceService/Generate"#,
+                r#"grpcurl -plaintext -d '{"model":"demo","stopping":{"max_tokens":64},"text":"Once upon a time"}' 127.0.0.1:50051 hearth.inference.v1.InferenceService/Generate"#,
                 "grpcurl -plaintext 127.0.0.1:50051 grpc.health.v1.Health/Check",
                 "hearth generate -m demo 'Once upon a time'",
             ]

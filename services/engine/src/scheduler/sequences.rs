@@ -95,7 +95,7 @@ impl Entry {
     pub(super) fn preempt(&mut self) {
         self.state = State::Waiting;
         self.table.clear();
-
+        self.n_computed = 0;
         self.step_rows = 0;
     }
 }

@@ -108,7 +108,7 @@ impl LoadSpan {
         use tracing::field::Empty;
         let span = tracing::info_span!(
             parent: None,
-            "model.load",
+            "model.fetch",
             model = id,
             generation,
             extents = Empty,

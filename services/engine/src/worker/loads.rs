@@ -81,15 +81,16 @@ impl Worker {
             return;
         }
         self.residency.stop_load_all(key);
-        for waiter in std::mem::take(
-            &mut self
-                .models
-                .get_mut(&key)
-                .expect("an attached model")
-                .waiters,
-        ) {
-            let stats = self.load_stats(key, &waiter);
-            let _ = waiter.reply.send(Ok(stats));
+        let attached = self.models.get_mut(&key).expect("an attached model");
+        let waiters = std::mem::take(&mut attached.waiters);
+        let done: Vec<_> = waiters
+            .into_iter()
+            .map(|waiter| (self.load_stats(key, &waiter), waiter.reply))
+            .collect();
+        // Whoever hears that the model is resident finds it so in the counters.
+        self.publish();
+        for (stats, reply) in done {
+            let _ = reply.send(Ok(stats));
         }
     }
 

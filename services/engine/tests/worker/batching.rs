@@ -5,7 +5,8 @@ use kernels::Device;
 
 use crate::model::{File, Tiny, write};
 use crate::support::{
-    Completion, attach, collect, complete, config, model_stats, next_delta, prompt, request, start,
+    Completion, attach, collect, complete, config, llama_block_bytes, model_stats, next_delta,
+    prompt, request, start,
 };
 
 /// Eight requests of mixed lengths; half of them draw their tokens.
@@ -156,8 +157,8 @@ async fn chunks_do_not_change_the_numbers() {
 async fn sequences_that_lose_their_blocks_are_computed_again() {
     let file = write(Tiny::LLAMA);
     let alone = alone(&file, config()).await;
-    // 3 layers of keys and values of 2 heads, 8 elements padded to 16, 32 positions, f32: 24 KiB a block. The longest sequence takes 4 blocks.
-    let block_bytes = 3 * 2 * 2 * 16 * 32 * 4;
+    // The longest sequence takes 4 blocks.
+    let block_bytes = llama_block_bytes();
     let engine = start(EngineConfig {
         kv_budget_bytes: 7 * block_bytes,
         ..config()

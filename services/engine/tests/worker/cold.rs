@@ -7,7 +7,8 @@ use tokio::sync::watch;
 
 use crate::model::{Tiny, write};
 use crate::support::{
-    attach, collect, complete, config, model_stats, next_delta, prompt, request, start, until,
+    attach, collect, complete, config, llama_block_bytes, model_stats, next_delta, prompt, request,
+    start, until,
 };
 
 #[tokio::test]
@@ -291,7 +292,7 @@ async fn a_model_that_waits_gives_up_kv_blocks_that_another_needs() {
         .expect("an answer");
 
     // Ten blocks of the llama. Its prompt takes eight of them while the weights are on their way; the other model needs more than is left and less than half.
-    let block_bytes = 3 * 2 * 2 * 16 * 32 * 4;
+    let block_bytes = llama_block_bytes();
     let engine = start(EngineConfig {
         kv_budget_bytes: 10 * block_bytes,
         ..config()

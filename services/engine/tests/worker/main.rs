@@ -5,6 +5,7 @@ mod cold;
 mod faults;
 mod files;
 mod model;
+mod naive;
 mod plan;
 mod readers;
 mod requests;

@@ -20,6 +20,8 @@ pub(crate) struct Tiny {
     pub(crate) tied: bool,
     pub(crate) biases: bool,
     pub(crate) rope_factors: bool,
+    /// Linear scaling of positions; 1 for none.
+    pub(crate) rope_scale: u8,
 }
 
 impl Tiny {
@@ -30,6 +32,7 @@ impl Tiny {
         tied: false,
         biases: false,
         rope_factors: true,
+        rope_scale: 1,
     };
     pub(crate) const QWEN: Tiny = Tiny {
         seed: 2,
@@ -38,6 +41,7 @@ impl Tiny {
         tied: true,
         biases: true,
         rope_factors: false,
+        rope_scale: 1,
     };
 }
 
@@ -103,6 +107,11 @@ fn metadata(tiny: Tiny) -> Vec<(String, Value)> {
         (key("attention.head_count"), 4u32.into()),
         (key("attention.head_count_kv"), 2u32.into()),
         (key("attention.layer_norm_rms_epsilon"), 1e-5f32.into()),
+        (key("rope.scaling.type"), "linear".into()),
+        (
+            key("rope.scaling.factor"),
+            f32::from(tiny.rope_scale).into(),
+        ),
         ("tokenizer.ggml.model".to_owned(), "llama".into()),
         ("tokenizer.ggml.tokens".to_owned(), vocabulary().into()),
         (

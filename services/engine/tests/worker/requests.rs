@@ -30,7 +30,7 @@ async fn bad_requests_are_refused_at_once() {
     );
     check(
         &|r| r.stopping.stop_token_ids = vec![u32::MAX],
-        "outside the vocabulary",
+        "stopping.stop_token_ids: must be tokens of the vocabulary",
     );
     check(&|r| r.stopping.stop = vec![String::new()], "stopping.stop");
     check(

@@ -123,7 +123,7 @@ async fn waits_are_children_of_their_requests_and_follow_the_one_load() {
         .expect("an answer");
     engine.shutdown().await;
 
-    let loads = recorder.named("model.load");
+    let loads = recorder.named("model.fetch");
     let loads: Vec<_> = loads
         .iter()
         .filter(|(_, span)| span.fields["model"] == "traced")

@@ -9,7 +9,7 @@ use engine::{
     LoadStats, ModelStats, OutputOptions, Request, SamplingParams, Stats, Stopping, Timings, Token,
     TokenEvent, TokenLogprob, Usage,
 };
-use kernels::Device;
+use kernels::{Device, KvShape};
 
 use crate::model::{File, N_VOCAB};
 use crate::source::Memory;
@@ -206,4 +206,17 @@ pub(crate) async fn next_delta(stream: &mut EventStream) -> Vec<Token> {
             TokenEvent::Finished { .. } => panic!("it finished"),
         }
     }
+}
+
+/// Bytes of one KV block of the tiny llama.
+pub(crate) fn llama_block_bytes() -> u64 {
+    let shape = KvShape {
+        n_layers: crate::model::Tiny::LLAMA.n_layers,
+        n_blocks: 1,
+        block_len: engine::kv_cache::BLOCK_LEN,
+        n_kv_heads: 2,
+        head_dim_k: 8,
+        head_dim_v: 8,
+    };
+    shape.block_bytes().expect("a small block") as u64
 }

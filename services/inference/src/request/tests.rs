@@ -253,6 +253,20 @@ fn all_violations_are_named_and_come_before_what_is_not_served() {
 }
 
 #[test]
+fn token_ids_are_checked_against_the_vocabulary() {
+    let mut request = with_stopping(|s| s.stop_token_ids = vec![9, 10]);
+    let ids = vec![0, 11, 12];
+    request.prompt = Some(generate_request::Prompt::TokenIds(TokenIds { ids }));
+    let checked = Checked::try_from(request).unwrap();
+    checked.check_tokens(13).unwrap();
+    let Err(Error::Invalid { violations }) = checked.check_tokens(10) else {
+        panic!("not refused");
+    };
+    let fields: Vec<_> = violations.into_iter().map(|v| v.field).collect();
+    assert_eq!(fields, ["token_ids.ids[1]", "stopping.stop_token_ids[1]"]);
+}
+
+#[test]
 fn unset_fields_have_their_defaults() {
     let checked = Checked::try_from(text("x")).unwrap();
     assert_eq!(checked.sampling, SamplingParams::GREEDY);

@@ -13,7 +13,9 @@ const LANES: usize = 8;
 impl Avx2 {
     /// The token, where the processor (and the operating system) has the instructions.
     pub(crate) fn new() -> Option<Avx2> {
-        let has_all = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        let has_all = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
         has_all.then_some(Avx2(()))
     }
 }
@@ -94,7 +96,10 @@ impl Simd for Avx2 {
         // SAFETY: the token proves SSE2; the reference covers the 16 bytes that are read, and the load has no alignment.
         let halves = unsafe { _mm_loadu_si128(chunk.as_ptr().cast()) };
         // A bf16 is the upper half of the f32 with the same value.
-        with_token!(self, _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves))))
+        with_token!(
+            self,
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+        )
     }
 
     #[inline(always)]
@@ -142,7 +147,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn exp2_whole(self, n: __m256) -> __m256 {
         let biased = self.add(n, self.splat(12_582_912.0 + 127.0));
-        with_token!(self, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(biased))))
+        with_token!(
+            self,
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(biased)))
+        )
     }
 
     #[inline(always)]
@@ -150,7 +158,22 @@ impl Simd for Avx2 {
         let pairs = with_token!(self, _mm256_hadd_ps(vector, vector));
         let fours = with_token!(self, _mm256_hadd_ps(pairs, pairs));
         let high = with_token!(self, _mm256_extractf128_ps::<1>(fours));
-        with_token!(self, _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(fours), high)))
+        with_token!(
+            self,
+            _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(fours), high))
+        )
+    }
+
+    #[inline(always)]
+    fn sum_of_each(self, [a, b, c, d]: [__m256; 4]) -> [f32; 4] {
+        let pairs = with_token!(self, (_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d)));
+        let fours = with_token!(self, _mm256_hadd_ps(pairs.0, pairs.1));
+        let high = with_token!(self, _mm256_extractf128_ps::<1>(fours));
+        let sums = with_token!(self, _mm_add_ps(_mm256_castps256_ps128(fours), high));
+        let mut results = [0.0; 4];
+        // SAFETY: the token proves SSE; the reference covers the 16 bytes that are written, and the store has no alignment.
+        unsafe { _mm_storeu_ps(results.as_mut_ptr(), sums) };
+        results
     }
 
     /// The instruction multiplies unsigned with signed bytes and adds pairs in 16 bits: with |w| <= 128 and |x| <= 127 a pair is at most 2 · 128 · 127 = 32,512, which fits.

@@ -1,4 +1,8 @@
 //! x86-64 beyond its baseline.
+#![allow(
+    unsafe_code,
+    reason = "instructions that the compiler may not assume are called here, and nowhere else in this crate"
+)]
 
 mod avx2;
 

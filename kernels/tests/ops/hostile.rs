@@ -1,0 +1,197 @@
+//! Values that no honest file holds: nothing panics, and what is not a number does not come out as one.
+
+use gguf::TensorType;
+use kernels::{
+    Activation, AttentionRows, Device, KvShape, KvSlot, KvStore, RopeKind, RopeParams, RopeScaling,
+    RopeTable, RowPlace, Tensor, ops,
+};
+
+use crate::support::{Random, all_devices, tensor, view, zeros};
+
+const ODD: [f32; 10] = [
+    f32::NAN,
+    f32::INFINITY,
+    f32::NEG_INFINITY,
+    f32::MAX,
+    f32::MIN,
+    f32::MIN_POSITIVE,
+    1e-45,
+    -0.0,
+    0.0,
+    1.0,
+];
+
+/// `rows` rows of odd values in changing order.
+fn odd(device: &Device, rows: usize, cols: usize, seed: u64) -> Tensor {
+    let mut random = Random::new(seed);
+    let numbers: Vec<f32> = (0..rows * cols)
+        .map(|_| ODD[random.below(ODD.len())])
+        .collect();
+    tensor(device, &[rows, cols], &numbers)
+}
+
+#[test]
+fn any_bytes_may_be_weights() {
+    for device in all_devices() {
+        for tensor_type in crate::support::TYPES {
+            for (seed, rows) in [1, 2, 9].into_iter().enumerate() {
+                let mut random = Random::new(seed as u64);
+                let len = tensor_type.row_bytes(96).expect("whole blocks") * 19;
+                let bytes: Vec<u8> = (0..len).map(|_| random.bits().to_le_bytes()[0]).collect();
+                let weight = view(&device, tensor_type, &[19, 96], &bytes, 1);
+                let mut out = zeros(&device, &[rows, 19]);
+                ops::matmul(&weight, &odd(&device, rows, 96, 1), &mut out).expect("shapes agree");
+                ops::matmul(
+                    &weight,
+                    &tensor(&device, &[rows, 96], &random.numbers(rows * 96)),
+                    &mut out,
+                )
+                .expect("shapes agree");
+                let mut embedded = zeros(&device, &[2, 96]);
+                ops::embed(&weight, &[18, 0], &mut embedded).expect("ids exist");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_activation_that_is_no_number_spoils_its_row_only() {
+    for device in all_devices() {
+        for tensor_type in crate::support::TYPES {
+            for spoilt in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut random = Random::new(3);
+                let weight = crate::support::weight(&device, tensor_type, &[5, 64], &mut random);
+                let mut x = random.numbers(6 * 64);
+                x[2 * 64 + 40] = spoilt;
+                let mut out = zeros(&device, &[6, 5]);
+                ops::matmul(&weight, &tensor(&device, &[6, 64], &x), &mut out)
+                    .expect("shapes agree");
+                for (row, values) in out.to_f32().chunks(5).enumerate() {
+                    let finite = values.iter().all(|value| value.is_finite());
+                    let spoilt_row = row == 2 && values.iter().all(|value| !value.is_finite());
+                    assert!(
+                        if row == 2 { spoilt_row } else { finite },
+                        "{} {tensor_type} {spoilt} row {row}: {values:?}",
+                        device.description()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn odd_values_pass_through_rowwise_operations() {
+    for device in all_devices() {
+        for cols in [1, 8, 37] {
+            let mut x = odd(&device, 4, cols, 5);
+            let mut out = zeros(&device, &[4, cols]);
+            let weight = tensor(&device, &[cols], &odd(&device, 1, cols, 6).to_f32());
+            ops::rms_norm(&x, &weight, 0.0, &mut out).expect("shapes agree");
+            ops::activate(&x, &odd(&device, 4, cols, 7), &mut out, Activation::Silu)
+                .expect("shapes agree");
+            ops::add(&mut x, &out).expect("shapes agree");
+            ops::add_bias(&mut x, &weight).expect("shapes agree");
+            let params = RopeParams {
+                dims: cols - cols % 2,
+                base: f32::NAN,
+                kind: RopeKind::Halves,
+                scaling: RopeScaling::Linear { factor: 0.0 },
+                attn_factor: 1.0,
+            };
+            let table = RopeTable::new(params, None).expect("dims are even");
+            ops::rope(&mut x, &[0, 1, u32::MAX, 7], &table, 1).expect("shapes agree");
+        }
+    }
+}
+
+#[test]
+fn odd_scores_end_in_something() {
+    let shape = KvShape {
+        n_layers: 1,
+        n_blocks: 2,
+        block_len: 200,
+        n_kv_heads: 1,
+        head_dim_k: 3,
+        head_dim_v: 3,
+    };
+    for device in all_devices() {
+        let mut store = KvStore::new(&device, shape).expect("small");
+        let slots: Vec<KvSlot> = (0..300)
+            .map(|i| KvSlot {
+                block: i / 200,
+                offset: i % 200,
+            })
+            .collect();
+        ops::kv_write(
+            &mut store,
+            0,
+            &odd(&device, 300, 3, 1),
+            &odd(&device, 300, 3, 2),
+            &slots,
+        )
+        .expect("slots exist");
+        let mut out = zeros(&device, &[2, 3]);
+        let places = [3, 299].map(|position| RowPlace { table: 0, position });
+        let rows = AttentionRows {
+            tables: &[&[0, 1]],
+            rows: &places,
+        };
+        ops::attention(&odd(&device, 2, 3, 3), &store, 0, rows, 1.0, &mut out)
+            .expect("places exist");
+    }
+}
+
+/// Every score is as small as it gets, so that a softmax that does not take the largest off divides zero by zero.
+#[test]
+fn large_scores_neither_overflow_nor_vanish() {
+    let shape = KvShape {
+        n_layers: 1,
+        n_blocks: 1,
+        block_len: 600,
+        n_kv_heads: 1,
+        head_dim_k: 1,
+        head_dim_v: 1,
+    };
+    for device in all_devices() {
+        let mut store = KvStore::new(&device, shape).expect("small");
+        let slots: Vec<KvSlot> = (0..600).map(|offset| KvSlot { block: 0, offset }).collect();
+        let ones = tensor(&device, &[600, 1], &[1.0; 600]);
+        ops::kv_write(&mut store, 0, &ones, &ones, &slots).expect("slots exist");
+        for score in [-1e30, -1e4, 1e4, 1e30] {
+            let mut out = zeros(&device, &[1, 1]);
+            let rows = AttentionRows {
+                tables: &[&[0]],
+                rows: &[RowPlace {
+                    table: 0,
+                    position: 599,
+                }],
+            };
+            ops::attention(
+                &tensor(&device, &[1, 1], &[score]),
+                &store,
+                0,
+                rows,
+                1.0,
+                &mut out,
+            )
+            .expect("the place exists");
+            assert!(
+                (out.to_f32()[0] - 1.0).abs() < 1e-6,
+                "{} {score}: {:?}",
+                device.description(),
+                out.to_f32()
+            );
+        }
+    }
+}
+
+#[test]
+fn zeros_stay_zeros_where_a_block_has_no_scale() {
+    for device in all_devices() {
+        let weight = view(&device, TensorType::Q8_0, &[1, 32], &[0; 34], 0);
+        let mut out = tensor(&device, &[1, 1], &[7.0]);
+        ops::matmul(&weight, &zeros(&device, &[1, 32]), &mut out).expect("shapes agree");
+        assert_eq!(out.to_f32(), [0.0]);
+    }
+}

@@ -1,0 +1,235 @@
+//! Products and rows of matrices against the reference.
+
+use gguf::TensorType;
+use kernels::{Device, Tensor, ops};
+
+use crate::support::{
+    Mismatch, Random, TYPES, compare, devices, must, must_fail, packed, tensor, view, weight, zeros,
+};
+
+/// Rows of activations, outputs, inputs: single ones, either side of a vector, of a group, of a tile, of a block of rows and of a panel.
+const SHAPES: [[usize; 3]; 16] = [
+    [1, 1, 1],
+    [1, 5, 7],
+    [2, 3, 8],
+    [3, 4, 9],
+    [3, 17, 31],
+    [4, 16, 33],
+    [5, 15, 64],
+    [7, 1, 100],
+    [23, 19, 96],
+    [24, 33, 65],
+    [25, 2, 1023],
+    [26, 6, 1024],
+    [4, 5, 1056],
+    [49, 18, 1025],
+    [1, 64, 2080],
+    [73, 70, 160],
+];
+
+fn product(weight: &Tensor, x: &Tensor) -> Vec<f32> {
+    let mut out = zeros(weight.device(), &[x.shape()[0], weight.shape()[0]]);
+    ops::matmul(weight, x, &mut out).expect("shapes agree");
+    out.to_f32()
+}
+
+/// One product on a device and on the reference.
+struct Case {
+    tensor_type: TensorType,
+    n_in: usize,
+    n_out: usize,
+    weights: Vec<f32>,
+    x: Vec<f32>,
+    found: Vec<f32>,
+    expected: Vec<f32>,
+}
+
+impl Case {
+    fn random(
+        device: &Device,
+        tensor_type: TensorType,
+        [rows, n_out, n_in]: [usize; 3],
+        seed: u64,
+    ) -> Case {
+        let mut random = Random::new(seed);
+        let n_in = n_in.next_multiple_of(tensor_type.block_len());
+        let bytes = packed(tensor_type, &random.numbers(n_out * n_in));
+        let (offset, x) = (random.below(8), random.numbers(rows * n_in));
+        let reference = Device::reference();
+        let on = |device: &Device| view(device, tensor_type, &[n_out, n_in], &bytes, offset);
+        let expected = product(&on(&reference), &tensor(&reference, &[rows, n_in], &x));
+        let found = product(&on(device), &tensor(device, &[rows, n_in], &x));
+        Case {
+            tensor_type,
+            n_in,
+            n_out,
+            weights: on(&reference).to_f32(),
+            x,
+            found,
+            expected,
+        }
+    }
+
+    /// What rounding may do to output `index`. A sum of n products in f32 is off by at most about n/8 + 8 roundings of the sum of magnitudes, as each of 8 lanes adds an eighth of them (the
+    /// reference's one rounding included). Where activations become bytes, each may be off by half a step of its block, and the rounding of the two scales' product comes on top.
+    fn allowed(&self, index: usize) -> f32 {
+        let (row, column) = (index / self.n_out, index % self.n_out);
+        let x = &self.x[row * self.n_in..][..self.n_in];
+        let weights = &self.weights[column * self.n_in..][..self.n_in];
+        let magnitudes: f32 = weights.iter().zip(x).map(|(w, x)| (w * x).abs()).sum();
+        let rounding = (self.n_in as f32 / 8.0 + 8.0) * f32::EPSILON / 2.0 * magnitudes;
+        if self.tensor_type != TensorType::Q8_0 {
+            return rounding;
+        }
+        let steps = x.chunks(32).map(|block| {
+            block
+                .iter()
+                .fold(0.0, |largest: f32, x| largest.max(x.abs()))
+                / 127.0
+        });
+        let quantising: f32 = steps
+            .zip(weights.chunks(32))
+            .map(|(step, weights)| 0.5 * step * weights.iter().map(|w| w.abs()).sum::<f32>())
+            .sum();
+        rounding + quantising * 1.001
+    }
+
+    fn check(&self, found: &[f32]) -> Result<(), Mismatch> {
+        compare(found, &self.expected, |index| self.allowed(index))
+    }
+}
+
+#[test]
+fn matmul_matches_reference() {
+    for device in devices() {
+        for tensor_type in TYPES {
+            for (seed, shape) in (0..).zip(SHAPES) {
+                let case = Case::random(&device, tensor_type, shape, seed);
+                must(
+                    case.check(&case.found),
+                    &(device.description(), tensor_type, shape, seed),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn matmul_with_bytes_that_need_no_rounding_is_as_exact_as_f32() {
+    for device in devices() {
+        for [rows, n_out, n_in] in [[1, 5, 64], [30, 33, 1056]] {
+            let mut random = Random::new(7);
+            // Whole numbers with a 127 in each block: the scale is 1 and nothing is rounded away.
+            let x: Vec<f32> = (0..rows * n_in)
+                .map(|i| {
+                    if i % 32 == 0 {
+                        127.0
+                    } else {
+                        random.below(255) as f32 - 127.0
+                    }
+                })
+                .collect();
+            let bytes = packed(TensorType::Q8_0, &random.numbers(n_out * n_in));
+            let on = |device: &Device| {
+                product(
+                    &view(device, TensorType::Q8_0, &[n_out, n_in], &bytes, 3),
+                    &tensor(device, &[rows, n_in], &x),
+                )
+            };
+            let magnitude = 127.0 * n_in as f32;
+            must(
+                compare(&on(&device), &on(&Device::reference()), |_| {
+                    1e-6 * magnitude
+                }),
+                &(device.description(), rows, n_out, n_in),
+            );
+        }
+    }
+}
+
+#[test]
+fn planted_faults_in_a_product_are_seen() {
+    let device = &devices()[1];
+    for tensor_type in TYPES {
+        let shape = [25, 18, 1024];
+        let case = Case::random(device, tensor_type, shape, 3);
+        must(case.check(&case.found), &tensor_type);
+
+        let mut swapped = case.found.clone();
+        swapped.swap(4, 5);
+        must_fail(case.check(&swapped), "two columns exchanged");
+
+        let mut shifted = case.found.clone();
+        shifted.rotate_right(18);
+        must_fail(case.check(&shifted), "results in the wrong rows");
+
+        let mut nan = case.found.clone();
+        nan[449] = f32::NAN;
+        must_fail(case.check(&nan), "a NaN in the last element");
+
+        // As if a kernel forgot the tail: the last block of every row counts for nothing.
+        let mut x = case.x.clone();
+        x.chunks_exact_mut(1024)
+            .for_each(|row| row[992..].fill(0.0));
+        let bytes = packed(tensor_type, &case.weights);
+        let found = product(
+            &view(device, tensor_type, &[18, 1024], &bytes, 0),
+            &tensor(device, &[25, 1024], &x),
+        );
+        must_fail(case.check(&found), "a lost tail");
+    }
+}
+
+#[test]
+fn one_lost_element_of_a_float_row_is_seen() {
+    let device = &devices()[1];
+    for tensor_type in [TensorType::F32, TensorType::F16, TensorType::BF16] {
+        let case = Case::random(device, tensor_type, [1, 4, 1025], 5);
+        let mut x = case.x.clone();
+        x[1024] = 0.0;
+        let bytes = packed(tensor_type, &case.weights);
+        let found = product(
+            &view(device, tensor_type, &[4, 1025], &bytes, 0),
+            &tensor(device, &[1, 1025], &x),
+        );
+        must_fail(case.check(&found), "the last element of an odd row");
+    }
+}
+
+#[test]
+fn embed_is_exact_for_every_type() {
+    for device in devices() {
+        for tensor_type in TYPES {
+            let mut random = Random::new(11);
+            let table = weight(&device, tensor_type, &[9, 96], &mut random);
+            let ids = [8, 0, 3, 3];
+            let mut out = zeros(&device, &[4, 96]);
+            ops::embed(&table, &ids, &mut out).expect("ids exist");
+            let values = table.to_f32();
+            let expected: Vec<f32> = ids
+                .iter()
+                .flat_map(|&id| values[id as usize * 96..][..96].to_vec())
+                .collect();
+            assert_eq!(
+                out.to_f32(),
+                expected,
+                "{} {tensor_type}",
+                device.description()
+            );
+        }
+    }
+}
+
+#[test]
+fn gather_rows_copies() {
+    for device in devices() {
+        let x = tensor(&device, &[3, 5], &Random::new(1).numbers(15));
+        let mut out = zeros(&device, &[4, 5]);
+        ops::gather_rows(&x, &[2, 2, 0, 1], &mut out).expect("rows exist");
+        let values = x.to_f32();
+        assert_eq!(
+            out.to_f32(),
+            [&values[10..], &values[10..], &values[..10]].concat()
+        );
+    }
+}

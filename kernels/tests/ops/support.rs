@@ -1,0 +1,233 @@
+//! Devices, random operands, and the comparison that the tests rely on.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use gguf::TensorType;
+use half::{bf16, f16};
+use kernels::{Device, OpError, Owner, Tensor};
+
+/// Devices whose answers are compared with the reference's.
+pub(crate) fn devices() -> Vec<Device> {
+    let threads = |n| NonZeroUsize::new(n).expect("not zero");
+    vec![
+        Device::cpu_portable(threads(1)).expect("no thread to start"),
+        Device::cpu(threads(1)).expect("no thread to start"),
+        Device::cpu(threads(3)).expect("threads start"),
+    ]
+}
+
+/// The reference and all that are compared with it.
+pub(crate) fn all_devices() -> Vec<Device> {
+    [vec![Device::reference()], devices()].concat()
+}
+
+/// A refusal, in the words that people see.
+#[track_caller]
+pub(crate) fn refused(outcome: Result<(), OpError>, words: &str) {
+    assert_eq!(
+        outcome.map_err(|error| error.to_string()),
+        Err(words.to_owned())
+    );
+}
+
+/// Deterministic numbers: a linear congruential generator, so that a case's seed says how to run it again.
+#[derive(Debug, Clone)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(crate) fn bits(&mut self) -> u32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 32) as u32
+    }
+
+    /// Below `limit`.
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        self.bits() as usize % limit
+    }
+
+    /// Between -1 and 1.
+    pub(crate) fn number(&mut self) -> f32 {
+        (self.bits() >> 8) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    pub(crate) fn numbers(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.number()).collect()
+    }
+
+    /// Numbers in some order, each once.
+    pub(crate) fn shuffled(&mut self, len: usize) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..u32::try_from(len).expect("small")).collect();
+        for i in (1..len).rev() {
+            order.swap(i, self.below(i + 1));
+        }
+        order
+    }
+}
+
+/// The tensor types that every device takes.
+pub(crate) const TYPES: [TensorType; 4] = [
+    TensorType::F32,
+    TensorType::F16,
+    TensorType::BF16,
+    TensorType::Q8_0,
+];
+
+/// Numbers as a file has them, in a type that this writes by rounding to the nearest.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the quotient is at most 127"
+)]
+pub(crate) fn packed(tensor_type: TensorType, numbers: &[f32]) -> Vec<u8> {
+    match tensor_type {
+        TensorType::F32 => numbers.iter().flat_map(|n| n.to_le_bytes()).collect(),
+        TensorType::F16 => numbers
+            .iter()
+            .flat_map(|&n| f16::from_f32(n).to_le_bytes())
+            .collect(),
+        TensorType::BF16 => numbers
+            .iter()
+            .flat_map(|&n| bf16::from_f32(n).to_le_bytes())
+            .collect(),
+        TensorType::Q8_0 => numbers
+            .chunks_exact(32)
+            .flat_map(|block| {
+                let scale = f16::from_f32(
+                    block
+                        .iter()
+                        .fold(0.0, |largest: f32, n| largest.max(n.abs()))
+                        / 127.0,
+                );
+                let quant = |n: &f32| {
+                    if scale.to_f32() > 0.0 {
+                        (n / scale.to_f32()).round() as i8
+                    } else {
+                        0
+                    }
+                };
+                scale
+                    .to_le_bytes()
+                    .into_iter()
+                    .chain(block.iter().map(quant).map(i8::cast_unsigned))
+                    .collect::<Vec<_>>()
+            })
+            .collect(),
+        other => panic!("no writer for {other}"),
+    }
+}
+
+/// A view of `bytes` that begins `offset` bytes into its owner, so that alignment is whatever it is.
+pub(crate) fn view(
+    device: &Device,
+    tensor_type: TensorType,
+    shape: &[usize],
+    bytes: &[u8],
+    offset: usize,
+) -> Tensor {
+    let mut memory = vec![0xff; offset];
+    memory.extend_from_slice(bytes);
+    let range = offset..memory.len();
+    let owner: Owner = Arc::new(memory);
+    Tensor::from_owner(device, tensor_type, shape, owner, range).expect("the bytes fit the shape")
+}
+
+/// A random weight as a view that is not aligned.
+pub(crate) fn weight(
+    device: &Device,
+    tensor_type: TensorType,
+    shape: &[usize],
+    random: &mut Random,
+) -> Tensor {
+    let numbers = random.numbers(shape.iter().product());
+    view(
+        device,
+        tensor_type,
+        shape,
+        &packed(tensor_type, &numbers),
+        1 + random.below(7),
+    )
+}
+
+/// Activations on a device.
+pub(crate) fn tensor(device: &Device, shape: &[usize], numbers: &[f32]) -> Tensor {
+    Tensor::from_f32(device, shape, numbers).expect("the numbers fit the shape")
+}
+
+pub(crate) fn zeros(device: &Device, shape: &[usize]) -> Tensor {
+    Tensor::zeros(device, shape).expect("small")
+}
+
+/// How far a result may be from the reference's: `abs + rel · scale`, where the scale of an element is what the caller says, or its own magnitude.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tolerance {
+    pub(crate) abs: f32,
+    pub(crate) rel: f32,
+}
+
+/// The first element that is further off than it may be.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Mismatch {
+    pub(crate) index: usize,
+    pub(crate) found: f32,
+    pub(crate) expected: f32,
+    pub(crate) allowed: f32,
+}
+
+/// Compares element by element; NaN never passes.
+pub(crate) fn compare(
+    found: &[f32],
+    expected: &[f32],
+    allowed: impl Fn(usize) -> f32,
+) -> Result<(), Mismatch> {
+    assert_eq!(found.len(), expected.len(), "number of elements");
+    for (index, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+        let allowed = allowed(index);
+        let close = (found - expected).abs() <= allowed;
+        if !close {
+            return Err(Mismatch {
+                index,
+                found,
+                expected,
+                allowed,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Compares with a tolerance relative to each expected element.
+pub(crate) fn check_close(
+    found: &[f32],
+    expected: &[f32],
+    tolerance: Tolerance,
+) -> Result<(), Mismatch> {
+    compare(found, expected, |index| {
+        tolerance.abs + tolerance.rel * expected[index].abs()
+    })
+}
+
+/// Panics with the case if a comparison failed.
+#[track_caller]
+pub(crate) fn must(outcome: Result<(), Mismatch>, case: &dyn fmt::Debug) {
+    if let Err(mismatch) = outcome {
+        panic!("{mismatch:?} in {case:?}");
+    }
+}
+
+/// Panics if a comparison passed: what was planted was not seen.
+#[track_caller]
+pub(crate) fn must_fail(outcome: Result<(), Mismatch>, planted: &str) {
+    assert!(outcome.is_err(), "{planted} went unseen");
+}
+
+pub(crate) fn bits(numbers: &[f32]) -> Vec<u32> {
+    numbers.iter().map(|n| n.to_bits()).collect()
+}
