@@ -433,7 +433,7 @@ async fn a_deadline_ends_a_stream_with_its_own_code() {
     let mut request = tonic::Request::new(client::greedy("m", &[1; 8], 500));
     request
         .metadata_mut()
-        .insert("grpc-timeout", "1m".parse().expect("a millisecond"));
+        .insert("grpc-timeout", "50m".parse().expect("fifty milliseconds"));
     let outcome = match node.service.client().await.generate(request).await {
         Ok(stream) => Completion::collect(stream.into_inner()).await.map(drop),
         Err(status) => Err(status),

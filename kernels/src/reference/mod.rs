@@ -23,7 +23,7 @@ pub(crate) fn matmul(weight: Matrix, unpack: Unpack, x: Activations, out: &mut [
     }
 }
 
-/// Σ_i a[i] · b[i]
+/// `Σ_i a[i] · b[i]`
 #[expect(
     clippy::cast_possible_truncation,
     reason = "the sum is complete: it is rounded to f32 once"

@@ -310,7 +310,7 @@ fn chunks_around_a_split_change_no_bit() {
     }
 }
 
-/// The comparison above can fail: an order of rows that differs is seen, and so is one last bit.
+/// The comparison above can fail: another order of tokens, and another token far back, are seen.
 #[test]
 fn another_prompt_changes_bits() {
     let [devices, _] = families();

@@ -100,9 +100,9 @@ pub const OPERATION: &str = "text_completion";
 pub const SPAN_RPC: &str = "rpc";
 /// The span of one Generate request, below the server span of its rpc. Leaves as `text_completion {model}`.
 pub const SPAN_GENERATE: &str = "generate";
-/// The span of waiting for a model, below [`SPAN_GENERATE`].
+/// The span of finding or waiting for a model, below its rpc's and before [`SPAN_GENERATE`]; linked to the load that the model is owed to.
 pub const SPAN_MODEL_ACQUIRE: &str = "model.acquire";
-/// The span of one load, which many requests may link to.
+/// The span of one load, which many requests may link to. Its phases are its children and are named below it: `model.load.lease` and so on.
 pub const SPAN_MODEL_LOAD: &str = "model.load";
 
 /// Domain field → attribute. Fields that are not listed leave under their own name.
