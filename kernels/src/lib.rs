@@ -12,7 +12,7 @@
 //! length and tensor type: tiles run over rows and columns, sums over `K` are never re-associated, attention splits every 256 positions and combines in index order.
 //!
 //! # Unsafe
-//! Only in the files of `cpu/arch` that call instructions which the compiler may not assume. They give safe operations on a token that proves the instructions are there; kernels are written
+//! In `hip`, whose library is C: its owning types are safe to use but for loading an image and launching a kernel. Else only in the files of `cpu/arch` that call instructions which the compiler may not assume. They give safe operations on a token that proves the instructions are there; kernels are written
 //! in those, once for all instruction sets. Threads share work as iterators of disjoint slices.
 //!
 //! # Where things are
@@ -32,6 +32,7 @@ mod layout;
 mod operands;
 
 pub mod cpu;
+pub mod hip;
 mod reference;
 
 pub use device::{Device, DeviceError};
