@@ -13,6 +13,8 @@ pub struct Oracle {
     pub root: PathBuf,
     /// The manifest's cases of logits and of malformed files.
     pub cases: Vec<Case>,
+    /// The manifest's unpacked blocks.
+    pub unpacked: Vec<Unpacked>,
 }
 
 /// One case of the manifest, with the fields of every kind of case.
@@ -52,6 +54,27 @@ pub struct Case {
     /// Its length.
     #[serde(default)]
     pub n_cases: usize,
+}
+
+/// Blocks of every tensor type and their values: the manifest's case of kind `dequant`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Unpacked {
+    /// The tensors, below the root: for each type `TYPE.raw` and `TYPE.f32`.
+    pub file: String,
+    /// What it holds.
+    pub types: Vec<Blocks>,
+}
+
+/// Blocks of one tensor type whose values are known.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Blocks {
+    /// Name of the tensor type.
+    #[serde(rename = "type")]
+    pub tensor_type: String,
+    /// Its id.
+    pub type_id: u32,
+    /// How many values there are.
+    pub elements: usize,
 }
 
 /// What a tolerance class demands.
@@ -119,15 +142,29 @@ impl Oracle {
             manifest.n_cases,
             manifest.cases.len()
         );
-        // Other kinds of case have other fields, and other readers.
-        let ours = manifest.cases.into_iter().filter(|case| {
-            let kind = case.get("kind").and_then(serde_json::Value::as_str);
-            matches!(kind, Some("logits" | "malformed"))
-        });
-        let cases: Result<_, _> = ours.map(serde_json::from_value).collect();
+        // Kinds of case have fields of their own, and readers; ours are these.
+        let of_kinds = |kinds: &[&str]| -> Vec<serde_json::Value> {
+            let kind = |case: &serde_json::Value| -> Option<bool> {
+                Some(kinds.contains(&case.get("kind")?.as_str()?))
+            };
+            let cases = manifest.cases.iter();
+            cases
+                .filter(|case| kind(case).unwrap_or(false))
+                .cloned()
+                .collect()
+        };
+        let cases: Result<_, _> = of_kinds(&["logits", "malformed"])
+            .into_iter()
+            .map(serde_json::from_value)
+            .collect();
+        let unpacked: Result<_, _> = of_kinds(&["dequant"])
+            .into_iter()
+            .map(serde_json::from_value)
+            .collect();
         Ok(Oracle {
             root,
             cases: cases?,
+            unpacked: unpacked?,
         })
     }
 
@@ -147,7 +184,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// Reads a safetensors file of F32 and I32 tensors. Format: an 8-byte little-endian length, a JSON header of that length, then the data.
+    /// Reads a safetensors file of F32, I32 and U8 tensors. Format: an 8-byte little-endian length, a JSON header of that length, then the data.
     ///
     /// # Errors
     /// If the file cannot be read or is malformed.
@@ -180,6 +217,7 @@ impl Expected {
             let values: Vec<f32> = match entry.dtype.as_str() {
                 "F32" => words.map(|word| f32::from_le_bytes(*word)).collect(),
                 "I32" => words.map(|word| i32::from_le_bytes(*word) as f32).collect(),
+                "U8" => raw.iter().map(|byte| f32::from(*byte)).collect(),
                 other => bail!("{name}: type {other} is not known here"),
             };
             ensure!(

@@ -47,11 +47,13 @@ pub fn matmul(weight: &Tensor, x: &Tensor, out: &mut Tensor) -> Result<(), OpErr
     let [rows, _] = check.two_dims("x", x)?;
     check.shape("x", x, &[rows, matrix.row_len])?;
     check.shape("out", out, &[rows, matrix.n_rows])?;
-    let unpack = layout::unpack(matrix.tensor_type).ok_or(OpError::TensorType {
-        op: "matmul",
-        operand: "weight",
-        found: matrix.tensor_type,
-    })?;
+    let unpack = layout::unpack(matrix.tensor_type)
+        .filter(|_| weight.device().supports(matrix.tensor_type))
+        .ok_or(OpError::TensorType {
+            op: "matmul",
+            operand: "weight",
+            found: matrix.tensor_type,
+        })?;
     let x = check.activations("x", x)?;
     let out = check.activations_mut("out", out)?;
     match weight.device() {

@@ -37,14 +37,18 @@ fn matrices_are_checked() {
             ops::matmul(&table, &zeros(&device, &[2, 31]), &mut out),
             "matmul: x has shape [2, 31], expected [2, 32]",
         );
-        let q4 = view(&device, TensorType::Q4_0, &[4, 32], &[0; 4 * 18], 0);
+        let unknown = view(&device, TensorType::TQ2_0, &[4, 256], &[0; 4 * 66], 0);
         refused(
-            ops::matmul(&q4, &x, &mut zeros(&device, &[2, 4])),
-            "matmul: weight is Q4_0, which this device does not take here",
+            ops::matmul(
+                &unknown,
+                &zeros(&device, &[2, 256]),
+                &mut zeros(&device, &[2, 4]),
+            ),
+            "matmul: weight is TQ2_0, which this device does not take here",
         );
         refused(
-            ops::embed(&q4, &[0, 0], &mut out),
-            "embed: table is Q4_0, which this device does not take here",
+            ops::embed(&unknown, &[0, 0], &mut zeros(&device, &[2, 256])),
+            "embed: table is TQ2_0, which this device does not take here",
         );
 
         refused(
