@@ -60,6 +60,14 @@ pub enum HipError {
         /// Length of the memory in bytes.
         len: usize,
     },
+    /// This build holds no kernels for the GPU: no clang that makes them was there when it was built, or they were made for others.
+    #[error(
+        "no kernels for {architecture} in this build: set HIP_CLANG to a clang of version 19 or newer and build again"
+    )]
+    NoImage {
+        /// What the GPU runs.
+        architecture: String,
+    },
     /// A name that HIP cannot take: it holds a zero byte.
     #[error("{name:?} holds a zero byte")]
     Name {

@@ -15,6 +15,8 @@
 )]
 
 mod error;
+mod images;
+pub mod launch;
 mod result;
 mod safe;
 mod sys;

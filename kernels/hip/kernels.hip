@@ -1,0 +1,3 @@
+// All kernels as one image: one module to load on each device.
+#include "rowwise.hip"
+#include "repack.hip"

@@ -1,0 +1,61 @@
+//! Launches of kernels: for each family one file that turns operands into grid, block and arguments, and does nothing else.
+//!
+//! Every launch checks that the views are as long as the kernel reads and writes, and has the stream hold them. What lies *in* device memory (token ids, block tables, positions) is not seen here:
+//! where a kernel follows such indices, the launch is `unsafe` and says which.
+//!
+//! The structures of arguments repeat those of `kernels/hip`, field by field. An address of 0 means "none".
+
+mod operands;
+
+pub mod repack;
+pub mod rowwise;
+
+use std::sync::Arc;
+
+use super::images::image_for;
+use super::{Function, Gpu, HipError, Module};
+
+pub use operands::{Forms, Half, Int8};
+
+/// Lists the kernels once: as fields, and as names to look up.
+macro_rules! kernels {
+    ($($name:ident)*) => {
+        /// All kernels, loaded onto one GPU.
+        #[derive(Debug)]
+        pub struct Kernels {
+            gpu: Arc<Gpu>,
+            $($name: Function,)*
+        }
+
+        impl Kernels {
+            /// Loads the image for this GPU and finds every kernel in it.
+            ///
+            /// # Errors
+            /// [`HipError::NoImage`] if this build has no kernels for the GPU; the call that failed.
+            pub fn load(gpu: &Arc<Gpu>) -> Result<Kernels, HipError> {
+                let image = image_for(gpu.architecture()).ok_or_else(|| HipError::NoImage {
+                    architecture: gpu.architecture().to_owned(),
+                })?;
+                // SAFETY: the image is what `build.rs` made of this project's kernels.
+                let module = unsafe { Module::load(gpu, image) }?;
+                Ok(Kernels {
+                    gpu: gpu.clone(),
+                    $($name: module.function(stringify!($name))?,)*
+                })
+            }
+        }
+    };
+}
+
+kernels! {
+    rms_norm layer_norm head_norm write_forms activate add soft_cap gather_rows
+    repack
+}
+
+impl Kernels {
+    /// The GPU that they are loaded onto.
+    #[must_use]
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+}
