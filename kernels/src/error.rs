@@ -66,6 +66,18 @@ pub enum OpError {
         /// The first index that does not exist.
         limit: u64,
     },
+    /// A row index was made for a vocabulary or a store of another size: what it let pass may not exist here.
+    #[error("{op}: the row index was made for {what} = {expected}, found {found}")]
+    Index {
+        /// The operation.
+        op: &'static str,
+        /// The size that differs, by the name of its field.
+        what: &'static str,
+        /// What the index was made for.
+        expected: usize,
+        /// What there is.
+        found: usize,
+    },
     /// An operand that holds activations looks at memory of somebody else.
     #[error("{op}: {operand} is a view, activations must own their memory")]
     NotOwned {

@@ -55,33 +55,6 @@ impl KvShape {
     }
 }
 
-/// Where a row's key and value go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KvSlot {
-    /// Block, below [`KvShape::n_blocks`].
-    pub block: u32,
-    /// Position in the block, below [`KvShape::block_len`].
-    pub offset: u32,
-}
-
-/// Place of a row in its sequence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RowPlace {
-    /// Index into [`AttentionRows::tables`].
-    pub table: u32,
-    /// Position in the sequence: the row attends to `0..=position`.
-    pub position: u32,
-}
-
-/// What each row of a batch attends to.
-#[derive(Debug, Clone, Copy)]
-pub struct AttentionRows<'a> {
-    /// Block tables: entry `i` of a table is the block with positions `i * block_len ..`.
-    pub tables: &'a [&'a [u32]],
-    /// One entry per row.
-    pub rows: &'a [RowPlace],
-}
-
 /// Keys and values of all layers in blocks, in f32.
 ///
 /// Blocks belong to nobody here: who may write which is the caller's business. Fresh blocks hold zeros.
@@ -195,10 +168,16 @@ impl KvLayer {
         &self.values.as_slice()[row_index * shape.value_stride()..][..shape.value_stride()]
     }
 
-    /// Writes one row's keys and values of all heads to a slot. `k`: `[n_kv_heads * head_dim_k]`, `v`: `[n_kv_heads * head_dim_v]`.
-    pub(crate) fn write(&mut self, shape: &KvShape, slot: KvSlot, k: &[f32], v: &[f32]) {
+    /// Writes one row's keys and values of all heads to a place, a block and an offset in it. `k`: `[n_kv_heads * head_dim_k]`, `v`: `[n_kv_heads * head_dim_v]`.
+    pub(crate) fn write(
+        &mut self,
+        shape: &KvShape,
+        (block, offset): (usize, usize),
+        k: &[f32],
+        v: &[f32],
+    ) {
         for kv_head in 0..shape.n_kv_heads {
-            let row_index = shape.row_index(slot.block as usize, kv_head, slot.offset as usize);
+            let row_index = shape.row_index(block, kv_head, offset);
             let key = &k[kv_head * shape.head_dim_k..][..shape.head_dim_k];
             self.keys.as_mut_slice()[row_index * shape.key_stride()..][..shape.head_dim_k]
                 .copy_from_slice(key);

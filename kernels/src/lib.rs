@@ -22,6 +22,7 @@ mod device;
 mod error;
 mod tensor;
 
+mod index;
 mod kv;
 mod rope;
 
@@ -37,8 +38,9 @@ mod reference;
 
 pub use device::{Device, DeviceError};
 pub use error::OpError;
-pub use kv::{AttentionRows, KvShape, KvSlot, KvStore, RowPlace};
-pub use ops::Activation;
+pub use index::{IndexLimits, RowIndex, RowPlace, StepRows};
+pub use kv::{KvShape, KvStore};
+pub use ops::{Activation, AttentionParams, Linear};
 pub use rope::{RopeKind, RopeParams, RopeScaling, RopeTable};
 pub use tensor::{Owner, Tensor};
 

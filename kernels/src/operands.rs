@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use gguf::TensorType;
 
-use crate::kv::{AttentionRows, KvLayer, KvShape};
+use crate::RowIndex;
+use crate::kv::{KvLayer, KvShape};
 
 /// A matrix of any tensor type that the device supports: `[n_rows, row_len]`.
 #[derive(Clone, Copy)]
@@ -46,7 +47,49 @@ impl<'a> Activations<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Vector<'a>(pub(crate) &'a [[u8; 4]]);
 
-/// Attention of a batch over one layer of the store. Every table entry, table index and position was checked against `shape`.
+impl Vector<'_> {
+    pub(crate) fn get(&self, index: usize) -> f32 {
+        f32::from_le_bytes(self.0[index])
+    }
+}
+
+/// A product to be had: `weight · x + bias`, put into `out` or added to what is there.
+pub(crate) struct Product<'a> {
+    pub(crate) weight: Matrix<'a>,
+    /// `[weight.n_rows]`
+    pub(crate) bias: Option<Vector<'a>>,
+    pub(crate) keep: Keep,
+    /// `[rows, weight.n_rows]`
+    pub(crate) out: &'a mut [f32],
+}
+
+impl<'a> Product<'a> {
+    /// A product that takes the place of what was in `out`.
+    pub(crate) fn replacing(
+        weight: Matrix<'a>,
+        bias: Option<Vector<'a>>,
+        out: &'a mut [f32],
+    ) -> Product<'a> {
+        let keep = Keep::Nothing;
+        Product {
+            weight,
+            bias,
+            keep,
+            out,
+        }
+    }
+}
+
+/// What becomes of the numbers that were in the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// They are replaced.
+    Nothing,
+    /// The result is added to them.
+    Sum,
+}
+
+/// Attention of a batch over one layer of the store.
 #[derive(Clone, Copy)]
 pub(crate) struct AttentionJob<'a> {
     /// Queries: `[rows, n_heads * head_dim_k]`.
@@ -54,19 +97,23 @@ pub(crate) struct AttentionJob<'a> {
     pub(crate) n_heads: usize,
     pub(crate) layer: &'a KvLayer,
     pub(crate) shape: KvShape,
-    pub(crate) rows: AttentionRows<'a>,
+    /// Made for a store of this shape.
+    pub(crate) rows: &'a RowIndex,
     /// Factor on each score before the softmax.
     pub(crate) scale: f32,
+    /// Positions that a row sees, its own included; at least 1.
+    pub(crate) window: usize,
+    /// Bound that scores approach.
+    pub(crate) soft_cap: Option<f32>,
+    /// A further score of each head, with no value: `[n_heads]`.
+    pub(crate) sinks: Option<Vector<'a>>,
 }
 
 impl<'a> AttentionJob<'a> {
-    /// The blocks with the positions that `row` attends to, and the number of those positions.
-    pub(crate) fn context(&self, row: usize) -> (&'a [u32], usize) {
-        let place = self.rows.rows[row];
-        (
-            self.rows.tables[place.table as usize],
-            place.position as usize + 1,
-        )
+    /// The positions that `row` attends to.
+    pub(crate) fn context(&self, row: usize) -> Range<usize> {
+        let end = self.rows.places()[row].position as usize + 1;
+        end.saturating_sub(self.window)..end
     }
 
     /// The queries of one head of one row: `[head_dim_k]`.
@@ -83,13 +130,23 @@ impl<'a> AttentionJob<'a> {
         positions: Range<usize>,
         indices: &mut Vec<usize>,
     ) {
-        let (table, _) = self.context(row);
+        let table = self.rows.table(row);
         let block_len = self.shape.block_len;
         indices.clear();
         indices.extend(positions.map(|position| {
             let block = table[position / block_len] as usize;
             self.shape.row_index(block, kv_head, position % block_len)
         }));
+    }
+
+    /// What a product of a query and a key becomes before the softmax.
+    #[inline(always)]
+    pub(crate) fn score(&self, product: f32) -> f32 {
+        let score = self.scale * product;
+        match self.soft_cap {
+            None => score,
+            Some(cap) => cap * (score / cap).tanh(),
+        }
     }
 
     /// The head of keys and values that a head of queries uses.

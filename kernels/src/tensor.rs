@@ -130,16 +130,22 @@ impl Tensor {
         &self.device
     }
 
-    /// A copy of all elements as f32, in row-major order. Empty for a tensor type that this crate cannot unpack.
-    #[must_use]
-    pub fn to_f32(&self) -> Vec<f32> {
+    /// A copy of all elements as f32, in row-major order. Waits for what the device still has to write to them.
+    ///
+    /// # Errors
+    /// [`OpError::TensorType`] for a type that this crate cannot unpack.
+    pub fn to_f32(&self) -> Result<Vec<f32>, OpError> {
         let row_bytes = self
             .tensor_type
             .row_bytes(self.row_len() as u64)
             .and_then(|n| usize::try_from(n).ok());
         let (Some(row_bytes), Some(unpack)) = (row_bytes, crate::layout::unpack(self.tensor_type))
         else {
-            return Vec::new();
+            return Err(OpError::TensorType {
+                op: "to_f32",
+                operand: "tensor",
+                found: self.tensor_type,
+            });
         };
         let mut values = vec![0.0; self.n_rows() * self.row_len()];
         if row_bytes > 0 {
@@ -151,7 +157,7 @@ impl Tensor {
                 unpack(bytes, row);
             }
         }
-        values
+        Ok(values)
     }
 
     /// The elements, where they are f32, in memory that the processor reaches and aligned: always so for tensors that [`Tensor::zeros`] and [`Tensor::from_f32`] made on the devices of today.

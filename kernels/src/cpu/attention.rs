@@ -1,7 +1,8 @@
 //! Attention over the paged store.
 //!
 //! A context is cut every [`SPLIT_LEN`] positions. Each split has its own softmax: its largest score, the sum of its exponentials, and its weighted sum of values. Splits are combined in
-//! index order. Where the cuts are depends on positions alone, and nothing within a split depends on which blocks hold it, so a row's result is the same however its prompt was chunked.
+//! index order. Where the cuts are depends on positions alone, and nothing within a split depends on which blocks hold it, so a row's result is the same however its prompt was chunked. A window
+//! cuts the first split short. A sink is one more split: a score without a value.
 
 use super::Cpu;
 use super::formats::accumulate_floats;
@@ -25,11 +26,7 @@ pub(super) fn attention(cpu: &Cpu, job: AttentionJob, out: &mut [f32]) {
     if out.is_empty() {
         return;
     }
-    let positions = job
-        .rows
-        .rows
-        .iter()
-        .map(|place| place.position as usize + 1);
+    let positions = (0..job.rows.n_rows()).map(|row| job.context(row).len());
     let work =
         positions.sum::<usize>() * job.n_heads * (job.shape.head_dim_k + job.shape.head_dim_v);
     let tasks = out.chunks_exact_mut(out_len).enumerate();
@@ -94,7 +91,7 @@ impl Kernel for Group<'_> {
         } = self;
         let (key_stride, value_stride) = (job.shape.key_stride(), job.shape.value_stride());
         let group_len = job.n_heads / job.shape.n_kv_heads;
-        let (_, n_positions) = job.context(row);
+        let context = job.context(row);
 
         let queries = scratch.queries.at_least(group_len * key_stride);
         queries.fill(0.0);
@@ -107,8 +104,9 @@ impl Kernel for Group<'_> {
         let row_indices = &mut scratch.row_indices;
         scratch.softmaxes.clear();
 
-        for first in (0..n_positions).step_by(SPLIT_LEN) {
-            let positions = first..(first + SPLIT_LEN).min(n_positions);
+        let cuts = (context.start / SPLIT_LEN * SPLIT_LEN..context.end).step_by(SPLIT_LEN);
+        for (number, cut) in cuts.enumerate() {
+            let positions = cut.max(context.start)..(cut + SPLIT_LEN).min(context.end);
             job.row_indices(row, kv_head, positions, row_indices);
             let heads = queries
                 .chunks_exact(key_stride)
@@ -117,13 +115,24 @@ impl Kernel for Group<'_> {
                 let scores = &mut scores[..row_indices.len()];
                 score(simd, &job, query, row_indices, scores);
                 let softmax = exponentials(simd, scores);
-                if first == 0 {
+                if number == 0 {
                     weighted_sum(simd, &job, row_indices, scores, total);
                     scratch.softmaxes.push(softmax);
                 } else {
                     weighted_sum(simd, &job, row_indices, scores, split);
                     combine(simd, &mut scratch.softmaxes[head], total, softmax, split);
                 }
+            }
+        }
+        if let Some(sinks) = job.sinks {
+            split.fill(0.0);
+            let heads = totals.chunks_exact_mut(value_stride).enumerate();
+            for (head, total) in heads {
+                let sink = Softmax {
+                    largest: sinks.get(kv_head * group_len + head),
+                    sum: 1.0,
+                };
+                combine(simd, &mut scratch.softmaxes[head], total, sink, split);
             }
         }
         let outs = out.chunks_exact_mut(job.shape.head_dim_v);
@@ -185,7 +194,7 @@ fn score<S: Simd>(
         accumulate_floats(simd, keys, [query], &mut sums);
         let [[a], [b], [c], [d]] = sums;
         for (score, sum) in scores.iter_mut().zip(simd.sum_of_each([a, b, c, d])) {
-            *score = job.scale * sum;
+            *score = job.score(sum);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! rows is unpacked once and multiplied with all activations, a few rows of both at a time in registers and a panel of `K` at a time in the first-level cache. Partial sums are put aside
 //! between panels as the vectors they are, so that neither way changes the order of a sum.
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -13,8 +14,9 @@ use gguf::TensorType;
 use super::Cpu;
 use super::formats::{Bf16, F16, F32, Family, Format, Q8_0};
 use super::rows::{Row, RowMut, Rows};
+use super::scratch::Loan;
 use super::simd::{Kernel, Simd};
-use crate::operands::{Activations, Matrix};
+use crate::operands::{self, Activations, Keep, Matrix, Vector};
 
 /// Weight rows of a task.
 const TILE: usize = 16;
@@ -34,38 +36,71 @@ pub(super) fn supported(tensor_type: TensorType) -> bool {
     )
 }
 
-/// `out[r, o] = Σ_i weight[o, i] · x[r, i]`
+/// Activations in the form that the products with them want.
+pub(super) struct Prepared<'a> {
+    x: Activations<'a>,
+    rows: Loan<'a, Rows>,
+    /// The family in whose form the rows are.
+    family: Option<TypeId>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Activations in no form yet.
+    pub(super) fn new(cpu: &'a Cpu, x: Activations<'a>) -> Prepared<'a> {
+        Prepared {
+            x,
+            rows: cpu.activations.take(),
+            family: None,
+        }
+    }
+
+    /// Brings the activations into the form of a family, if they are not in it yet.
+    fn prepare<A: Family>(&mut self, cpu: &Cpu) {
+        if self.family.replace(TypeId::of::<A>()) == Some(TypeId::of::<A>()) {
+            return;
+        }
+        let x = self.x;
+        let rows = self.rows.prepare(A::activation_size(x.cols), x.n_rows());
+        cpu.workers.for_each(
+            x.data.chunks_exact(x.cols).zip(rows),
+            x.data.len(),
+            |(x, row)| {
+                cpu.isa.run(Prepare {
+                    x,
+                    row,
+                    family: PhantomData::<A>,
+                })
+            },
+        );
+    }
+}
+
+/// `out[r, o] = Σ_i weight[o, i] · x[r, i] + bias[o]`, or that added to `out`.
 ///
 /// # Panics
 /// For a tensor type that is not [`supported`].
-pub(super) fn matmul(cpu: &Cpu, weight: Matrix, x: Activations, out: &mut [f32]) {
-    match weight.tensor_type {
-        TensorType::F32 => product::<F32>(cpu, weight, x, out),
-        TensorType::F16 => product::<F16>(cpu, weight, x, out),
-        TensorType::BF16 => product::<Bf16>(cpu, weight, x, out),
-        TensorType::Q8_0 => product::<Q8_0>(cpu, weight, x, out),
+pub(super) fn matmul(cpu: &Cpu, product: operands::Product, x: &mut Prepared) {
+    match product.weight.tensor_type {
+        TensorType::F32 => run::<F32>(cpu, product, x),
+        TensorType::F16 => run::<F16>(cpu, product, x),
+        TensorType::BF16 => run::<Bf16>(cpu, product, x),
+        TensorType::Q8_0 => run::<Q8_0>(cpu, product, x),
         other => unreachable!("{other} was refused when the operands were checked"),
     }
 }
 
-fn product<F: Format>(cpu: &Cpu, weight: Matrix, x: Activations, out: &mut [f32]) {
+fn run<F: Format>(cpu: &Cpu, product: operands::Product, x: &mut Prepared) {
+    let operands::Product {
+        weight,
+        bias,
+        keep,
+        out,
+    } = product;
     if out.is_empty() {
         return;
     }
-    let n_rows = x.n_rows();
-    let mut prepared = cpu.activations.take();
-    let rows = prepared.prepare(F::Family::activation_size(weight.row_len), n_rows);
-    cpu.workers.for_each(
-        x.data.chunks_exact(x.cols).zip(rows),
-        x.data.len(),
-        |(x, row)| {
-            cpu.isa.run(Prepare {
-                x,
-                row,
-                family: PhantomData::<F::Family>,
-            })
-        },
-    );
+    let n_rows = x.x.n_rows();
+    x.prepare::<F::Family>(cpu);
 
     let blocks: Vec<_> = out
         .chunks_mut(X_BLOCK * weight.n_rows)
@@ -73,7 +108,9 @@ fn product<F: Format>(cpu: &Cpu, weight: Matrix, x: Activations, out: &mut [f32]
         .collect();
     let product = Product {
         weight,
-        x: &prepared,
+        bias,
+        keep,
+        x: &x.rows,
         blocks: &blocks,
     };
     let work = n_rows
@@ -101,6 +138,8 @@ fn product<F: Format>(cpu: &Cpu, weight: Matrix, x: Activations, out: &mut [f32]
 /// What all tasks of a product share.
 struct Product<'a, 'out> {
     weight: Matrix<'a>,
+    bias: Option<Vector<'a>>,
+    keep: Keep,
     x: &'a Rows,
     /// The output in blocks of [`X_BLOCK`] rows, each `[up to X_BLOCK, n_out]`. Tasks write different columns: a lock is held just for that.
     blocks: &'a [Mutex<&'out mut [f32]>],
@@ -112,14 +151,21 @@ impl Product<'_, '_> {
         TILE.min(self.weight.n_rows - first)
     }
 
-    /// Writes the columns from `first` of each row of a block.
+    /// Writes the columns from `first` of each row of a block, or adds to them.
     fn write(&self, block: usize, first: usize, results: &[[f32; TILE]]) {
         let mut out = self.blocks[block]
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let len = self.tile_len(first);
         for (row, results) in out.chunks_exact_mut(self.weight.n_rows).zip(results) {
-            row[first..first + len].copy_from_slice(&results[..len]);
+            let columns = (first..).zip(&mut row[first..first + len]);
+            for ((column, out), &result) in columns.zip(results) {
+                let result = self.bias.map_or(result, |bias| result + bias.get(column));
+                match self.keep {
+                    Keep::Nothing => *out = result,
+                    Keep::Sum => *out += result,
+                }
+            }
         }
     }
 }

@@ -16,10 +16,12 @@ use gguf::TensorType;
 
 use crate::DeviceError;
 use crate::buffer::Buffer;
-use crate::operands::{Activations, AttentionJob, Matrix, Vector};
+use crate::index::RowPlace;
+use crate::operands::{Activations, AttentionJob, Matrix, Product, Vector};
 use crate::ops::Activation;
 use crate::rope::RopeTable;
 use arch::Isa;
+use matmul::Prepared;
 use rows::Rows;
 use scratch::Shelf;
 use workers::Workers;
@@ -35,6 +37,8 @@ pub struct Cpu {
     tiles: Shelf<Rows>,
     /// Cosines and sines of a row.
     angles: Shelf<Buffer<f32>>,
+    /// Gates and what they are to let through.
+    gates: Shelf<Buffer<f32>>,
     /// Scores and sums of a head.
     attention: Shelf<attention::Scratch>,
 }
@@ -55,6 +59,7 @@ impl Cpu {
             activations: Shelf::new(),
             tiles: Shelf::new(),
             angles: Shelf::new(),
+            gates: Shelf::new(),
             attention: Shelf::new(),
         })
     }
@@ -76,16 +81,33 @@ impl Cpu {
         matmul::supported(tensor_type)
     }
 
-    pub(crate) fn matmul(&self, weight: Matrix, x: Activations, out: &mut [f32]) {
-        matmul::matmul(self, weight, x, out);
+    /// Products with the same activations, which are prepared once for all that want them in the same form.
+    pub(crate) fn matmul(&self, x: Activations, products: Vec<Product>) {
+        let mut prepared = Prepared::new(self, x);
+        for product in products {
+            matmul::matmul(self, product, &mut prepared);
+        }
+    }
+
+    /// `out = activation(gate · x) · (up · x)`
+    pub(crate) fn gated(
+        &self,
+        x: Activations,
+        linears: [(Matrix, Option<Vector>); 2],
+        activation: Activation,
+        out: &mut [f32],
+    ) {
+        let mut scratch = self.gates.take();
+        let (gates, ups) = scratch.at_least(2 * out.len()).split_at_mut(out.len());
+        let [gate, up] = linears;
+        let gate = Product::replacing(gate.0, gate.1, gates);
+        let up = Product::replacing(up.0, up.1, ups);
+        self.matmul(x, vec![gate, up]);
+        rowwise::activate(self, gates, ups, activation, out);
     }
 
     pub(crate) fn rms_norm(&self, x: Activations, weight: Vector, eps: f32, out: &mut [f32]) {
         rowwise::rms_norm(self, x, weight, eps, out);
-    }
-
-    pub(crate) fn add_bias(&self, x: &mut [f32], bias: Vector) {
-        rowwise::add_bias(self, x, bias);
     }
 
     pub(crate) fn add(&self, x: &mut [f32], y: &[f32]) {
@@ -102,8 +124,14 @@ impl Cpu {
         rowwise::activate(self, gate, up, activation, out);
     }
 
-    pub(crate) fn rope(&self, x: &mut [f32], positions: &[u32], table: &RopeTable, n_heads: usize) {
-        rowwise::rope(self, x, positions, table, n_heads);
+    pub(crate) fn rope(
+        &self,
+        x: &mut [f32],
+        places: &[RowPlace],
+        table: &RopeTable,
+        n_heads: usize,
+    ) {
+        rowwise::rope(self, x, places, table, n_heads);
     }
 
     pub(crate) fn attention(&self, job: AttentionJob, out: &mut [f32]) {

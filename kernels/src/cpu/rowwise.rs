@@ -2,6 +2,7 @@
 
 use super::Cpu;
 use super::simd::{Kernel, Simd, exp};
+use crate::index::RowPlace;
 use crate::operands::{Activations, Vector};
 use crate::ops::Activation;
 use crate::reference;
@@ -55,15 +56,6 @@ impl Kernel for RmsNorm<'_> {
             *out = x * scale * f32::from_le_bytes(weight);
         }
     }
-}
-
-/// `x[r, i] += bias[i]`
-pub(super) fn add_bias(cpu: &Cpu, x: &mut [f32], bias: Vector) {
-    let work = x.len();
-    cpu.workers
-        .for_each(x.chunks_exact_mut(bias.0.len()), work, |row| {
-            reference::add_bias(row, bias)
-        });
 }
 
 /// `x[i] += y[i]`
@@ -142,20 +134,26 @@ fn active<S: Simd>(simd: S, activation: Activation, x: S::F32) -> S::F32 {
     }
 }
 
-/// Rotates pair `i` of every head by `position · frequency[i]`. `x`: `[rows, n_heads * head_dim]`.
-pub(super) fn rope(cpu: &Cpu, x: &mut [f32], positions: &[u32], table: &RopeTable, n_heads: usize) {
-    if positions.is_empty() {
+/// Rotates pair `i` of every head of each row by `position · frequency[i]`. `x`: `[rows, n_heads * head_dim]`.
+pub(super) fn rope(
+    cpu: &Cpu,
+    x: &mut [f32],
+    places: &[RowPlace],
+    table: &RopeTable,
+    n_heads: usize,
+) {
+    if places.is_empty() {
         return;
     }
-    let (row_len, n_pairs) = (x.len() / positions.len(), table.inverse_frequencies().len());
-    let work = x.len() + positions.len() * n_pairs * 4 * EXP_WORK;
+    let (row_len, n_pairs) = (x.len() / places.len(), table.inverse_frequencies().len());
+    let work = x.len() + places.len() * n_pairs * 4 * EXP_WORK;
     cpu.workers.for_each(
-        x.chunks_exact_mut(row_len).zip(positions),
+        x.chunks_exact_mut(row_len).zip(places),
         work,
-        |(row, &position)| {
+        |(row, place)| {
             let mut angles = cpu.angles.take();
             let (cos, sin) = angles.at_least(2 * n_pairs).split_at_mut(n_pairs);
-            table.cos_sin(position, cos, sin);
+            table.cos_sin(place.position, cos, sin);
             for head in row.chunks_exact_mut(row_len / n_heads) {
                 table.rotate(head, cos, sin);
             }

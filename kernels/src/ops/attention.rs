@@ -1,90 +1,140 @@
-//! Writing keys and values, and attention over them.
+//! Positions and the store: rotating, writing keys and values, and attention over them.
+
+use std::num::NonZeroUsize;
 
 use super::check::Check;
 use crate::operands::AttentionJob;
-use crate::{AttentionRows, Device, KvSlot, KvStore, OpError, Tensor, reference};
+use crate::{Device, KvShape, KvStore, OpError, RopeTable, RowIndex, Tensor, reference};
 
-/// Writes each row's keys and values to its slot in one layer. If two rows name one slot, the later row stays.
+/// How a layer attends.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionParams<'a> {
+    /// Factor on each product of a query and a key, usually `1 / sqrt(head_dim_k)`.
+    pub scale: f32,
+    /// How many positions a row sees, its own included; all before it where there is no window.
+    pub window: Option<NonZeroUsize>,
+    /// Turns each score `s` into `cap · tanh(s / cap)`.
+    pub soft_cap: Option<f32>,
+    /// A further score of each head that takes its share of the softmax and gives nothing: `[n_heads]` F32.
+    pub sinks: Option<&'a Tensor>,
+}
+
+impl AttentionParams<'_> {
+    /// Attention over everything before, with nothing but a factor on the scores.
+    #[must_use]
+    pub fn scaled(scale: f32) -> AttentionParams<'static> {
+        AttentionParams {
+            scale,
+            window: None,
+            soft_cap: None,
+            sinks: None,
+        }
+    }
+}
+
+/// Rotates each row's queries and keys by its position, in place, and writes its keys and values to its place in one layer of the store. If two rows have one place, the later row stays.
 ///
-/// `k`: `[rows, n_kv_heads * head_dim_k]`; `v`: `[rows, n_kv_heads * head_dim_v]`; `slots`: `[rows]`.
+/// `q`: `[rows, n_heads * head_dim_k]`; `k`: `[rows, n_kv_heads * head_dim_k]`; `v`: `[rows, n_kv_heads * head_dim_v]`; the numbers of heads are the store's for `k` and `v` and follow from
+/// the width for `q`. The leading `rope.params().dims` elements of a head are rotated. Source: arXiv:2104.09864.
 ///
 /// # Errors
-/// [`OpError::OutOfRange`] for a layer, block or offset that the store does not have, [`OpError::Count`] if there is not one slot per row, and the checks on shape and device.
-pub fn kv_write(
+/// [`OpError::OutOfRange`] for a layer that the store does not have, [`OpError::Index`] if the index was made for another store, [`OpError::Shape`] for heads shorter than what is to be
+/// rotated, and the checks on shape and device.
+pub fn rope_and_write(
+    rows: &RowIndex,
+    rope: &RopeTable,
+    [q, k, v]: [&mut Tensor; 3],
     store: &mut KvStore,
     layer: usize,
-    k: &Tensor,
-    v: &Tensor,
-    slots: &[KvSlot],
 ) -> Result<(), OpError> {
-    let check = Check("kv_write");
-    check.same_device(store.device(), &[("k", k.device()), ("v", v.device())])?;
+    let check = Check("rope_and_write");
+    check.same_device(
+        store.device(),
+        &[
+            ("rows", rows.device()),
+            ("q", q.device()),
+            ("k", k.device()),
+            ("v", v.device()),
+        ],
+    )?;
     let shape = *store.shape();
-    let [rows, _] = check.two_dims("k", k)?;
-    check.shape("k", k, &[rows, shape.n_kv_heads * shape.head_dim_k])?;
-    check.shape("v", v, &[rows, shape.n_kv_heads * shape.head_dim_v])?;
-    check.count("slots", rows, slots.len())?;
-    if layer >= shape.n_layers {
-        return Err(check.out_of_range("layer", 0, layer as u64, shape.n_layers));
+    let n_rows = rows.n_rows();
+    check.index(rows, &shape)?;
+    check.layer(&shape, layer)?;
+    let n_heads = query_heads(check, q, n_rows, &shape)?;
+    check.shape("k", k, &[n_rows, shape.n_kv_heads * shape.head_dim_k])?;
+    check.shape("v", v, &[n_rows, shape.n_kv_heads * shape.head_dim_v])?;
+    if rope.params().dims > shape.head_dim_k {
+        return Err(OpError::Shape {
+            op: check.0,
+            operand: "q",
+            expected: vec![n_rows, n_heads.saturating_mul(rope.params().dims)],
+            found: q.shape().to_vec(),
+        });
     }
-    for (entry, slot) in slots.iter().enumerate() {
-        if slot.block as usize >= shape.n_blocks {
-            return Err(check.out_of_range("block", entry, u64::from(slot.block), shape.n_blocks));
-        }
-        if slot.offset as usize >= shape.block_len {
-            return Err(check.out_of_range(
-                "offset",
-                entry,
-                u64::from(slot.offset),
-                shape.block_len,
-            ));
-        }
-    }
-    let (k, v) = (check.activations("k", k)?, check.activations("v", v)?);
-    match store.device() {
-        Device::Reference | Device::Cpu(_) => {
-            let layer = store.layer_mut(layer);
-            for (row, &slot) in slots.iter().enumerate() {
-                layer.write(&shape, slot, k.row(row), v.row(row));
+    let v = check.activations("v", v)?;
+    let device = store.device().clone();
+    {
+        let (q, k) = (
+            check.activations_mut("q", q)?,
+            check.activations_mut("k", k)?,
+        );
+        let places = rows.places();
+        match &device {
+            Device::Reference => {
+                reference::rope(q, places, rope, n_heads);
+                reference::rope(k, places, rope, shape.n_kv_heads);
+            }
+            Device::Cpu(cpu) => {
+                cpu.rope(q, places, rope, n_heads);
+                cpu.rope(k, places, rope, shape.n_kv_heads);
             }
         }
+    }
+    let k = check.activations("k", k)?;
+    let layer = store.layer_mut(layer);
+    for row in 0..n_rows {
+        layer.write(&shape, rows.slot(row), k.row(row), v.row(row));
     }
     Ok(())
 }
 
-/// Causal attention of each row over the positions `0..=position` of its block table.
+/// Causal attention of each row over the positions `0..=position` of its block table, as far as the window reaches.
 ///
 /// `q`: `[rows, n_heads * head_dim_k]`; `out`: `[rows, n_heads * head_dim_v]`. `n_heads` follows from `q` and is a multiple of the store's `n_kv_heads`; neighbouring heads of queries share a
-/// head of keys and values. `scale` multiplies each score, usually `1 / sqrt(head_dim_k)`. The rows' own keys and values must have been written before.
+/// head of keys and values. The rows' own keys and values must have been written before.
 ///
 /// # Errors
-/// [`OpError::OutOfRange`] for a layer, table, position or block (any entry of any table) that does not exist, [`OpError::Count`] if there is not one place per row, and the checks on shape
-/// and device.
+/// [`OpError::OutOfRange`] for a layer that does not exist, [`OpError::Index`] if the index was made for another store, and the checks on shape and device.
 pub fn attention(
+    rows: &RowIndex,
     q: &Tensor,
     store: &KvStore,
     layer: usize,
-    rows: AttentionRows,
-    scale: f32,
+    params: AttentionParams<'_>,
     out: &mut Tensor,
 ) -> Result<(), OpError> {
     let check = Check("attention");
-    check.same_device(store.device(), &[("q", q.device()), ("out", out.device())])?;
+    check.same_device(
+        store.device(),
+        &[
+            ("rows", rows.device()),
+            ("q", q.device()),
+            ("out", out.device()),
+        ],
+    )?;
     let shape = *store.shape();
-    let [n_rows, cols] = check.two_dims("q", q)?;
-    let group_len = shape.n_kv_heads * shape.head_dim_k;
-    if !cols.is_multiple_of(group_len) {
-        return Err(OpError::Shape {
-            op: "attention",
-            operand: "q",
-            expected: vec![n_rows, group_len],
-            found: q.shape().to_vec(),
-        });
-    }
-    let n_heads = cols / shape.head_dim_k;
-    check.shape("out", out, &[n_rows, n_heads * shape.head_dim_v])?;
-    check.count("places", n_rows, rows.rows.len())?;
-    check_context(check, store, layer, rows)?;
+    check.index(rows, &shape)?;
+    check.layer(&shape, layer)?;
+    let n_heads = query_heads(check, q, rows.n_rows(), &shape)?;
+    check.shape("out", out, &[rows.n_rows(), n_heads * shape.head_dim_v])?;
+    let sinks = params
+        .sinks
+        .map(|sinks| {
+            check.same_device(store.device(), &[("sinks", sinks.device())])?;
+            check.vector("sinks", sinks, n_heads)
+        })
+        .transpose()?;
     let q = check.activations("q", q)?.data;
     let out = check.activations_mut("out", out)?;
     let job = AttentionJob {
@@ -93,7 +143,10 @@ pub fn attention(
         layer: store.layer(layer),
         shape,
         rows,
-        scale,
+        scale: params.scale,
+        window: params.window.map_or(usize::MAX, NonZeroUsize::get),
+        soft_cap: params.soft_cap,
+        sinks,
     };
     match store.device() {
         Device::Reference => reference::attention(job, out),
@@ -102,37 +155,15 @@ pub fn attention(
     Ok(())
 }
 
-/// That layer, tables and places lead to blocks that exist.
-fn check_context(
-    check: Check,
-    store: &KvStore,
-    layer: usize,
-    rows: AttentionRows,
-) -> Result<(), OpError> {
-    let shape = store.shape();
-    if layer >= shape.n_layers {
-        return Err(check.out_of_range("layer", 0, layer as u64, shape.n_layers));
-    }
-    for table in rows.tables {
-        check.indices("block", table, shape.n_blocks)?;
-    }
-    for (entry, place) in rows.rows.iter().enumerate() {
-        let Some(table) = rows.tables.get(place.table as usize) else {
-            return Err(check.out_of_range(
-                "table",
-                entry,
-                u64::from(place.table),
-                rows.tables.len(),
-            ));
-        };
-        if place.position as usize / shape.block_len >= table.len() {
-            return Err(check.out_of_range(
-                "position",
-                entry,
-                u64::from(place.position),
-                table.len().saturating_mul(shape.block_len),
-            ));
-        }
-    }
-    Ok(())
+/// The number of query heads: each head of keys and values serves the same number of them.
+fn query_heads(check: Check, q: &Tensor, n_rows: usize, shape: &KvShape) -> Result<usize, OpError> {
+    let [_, cols] = check.two_dims("q", q)?;
+    let group_len = shape.n_kv_heads * shape.head_dim_k;
+    let cols = if cols.is_multiple_of(group_len) {
+        cols
+    } else {
+        group_len
+    };
+    check.shape("q", q, &[n_rows, cols])?;
+    Ok(cols / shape.head_dim_k)
 }

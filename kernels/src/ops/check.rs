@@ -3,7 +3,7 @@
 use gguf::TensorType;
 
 use crate::operands::{Activations, Matrix, Vector};
-use crate::{Device, OpError, Tensor};
+use crate::{Device, KvShape, OpError, RowIndex, Tensor};
 
 /// Checks of one operation: its name is in every refusal.
 #[derive(Clone, Copy)]
@@ -80,33 +80,36 @@ impl Check {
         })
     }
 
-    /// That every index is below `limit`.
-    pub(super) fn indices(
-        self,
-        what: &'static str,
-        indices: &[u32],
-        limit: usize,
-    ) -> Result<(), OpError> {
-        match indices.iter().position(|&index| index as usize >= limit) {
+    /// That an index was made for a store of this size.
+    pub(super) fn index(self, rows: &RowIndex, shape: &KvShape) -> Result<(), OpError> {
+        let made_for = rows.limits().kv;
+        let sizes = [
+            ("block_len", shape.block_len, made_for.block_len),
+            ("n_blocks", shape.n_blocks, made_for.n_blocks),
+        ];
+        match sizes.into_iter().find(|(_, store, index)| store != index) {
             None => Ok(()),
-            Some(entry) => Err(self.out_of_range(what, entry, u64::from(indices[entry]), limit)),
+            Some((what, found, expected)) => Err(OpError::Index {
+                op: self.0,
+                what,
+                expected,
+                found,
+            }),
         }
     }
 
-    pub(super) fn out_of_range(
-        self,
-        what: &'static str,
-        entry: usize,
-        index: u64,
-        limit: usize,
-    ) -> OpError {
-        OpError::OutOfRange {
-            op: self.0,
-            what,
-            entry,
-            index,
-            limit: limit as u64,
+    /// That the store has the layer.
+    pub(super) fn layer(self, shape: &KvShape, layer: usize) -> Result<(), OpError> {
+        if layer < shape.n_layers {
+            return Ok(());
         }
+        Err(OpError::OutOfRange {
+            op: self.0,
+            what: "layer",
+            entry: 0,
+            index: layer as u64,
+            limit: shape.n_layers as u64,
+        })
     }
 
     /// A matrix of a type that the device supports.

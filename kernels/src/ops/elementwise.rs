@@ -1,7 +1,6 @@
 //! Operations that look at one row, or one element, at a time.
 
 use super::check::Check;
-use crate::rope::RopeTable;
 use crate::{Device, OpError, Tensor, reference};
 
 /// The non-linear function of a feed-forward network.
@@ -31,25 +30,6 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32, out: &mut Tensor) -> Resu
     match x.device() {
         Device::Reference => reference::rms_norm(activations, weight, eps, out),
         Device::Cpu(cpu) => cpu.rms_norm(activations, weight, eps, out),
-    }
-    Ok(())
-}
-
-/// Adds a bias to every row: `x[r, i] += bias[i]`.
-///
-/// `x`: `[rows, n]`; `bias`: `[n]` F32.
-///
-/// # Errors
-/// The checks on shape, type and device.
-pub fn add_bias(x: &mut Tensor, bias: &Tensor) -> Result<(), OpError> {
-    let check = Check("add_bias");
-    let device = check.same_device(bias.device(), &[("x", x.device())])?;
-    let [_, cols] = check.two_dims("x", x)?;
-    let vector = check.vector("bias", bias, cols)?;
-    let x = check.activations_mut("x", x)?;
-    match device {
-        Device::Reference => reference::add_bias(x, vector),
-        Device::Cpu(cpu) => cpu.add_bias(x, vector),
     }
     Ok(())
 }
@@ -91,39 +71,6 @@ pub fn activate(
     match device {
         Device::Reference => reference::activate(gate_rows.data, up.data, activation, out),
         Device::Cpu(cpu) => cpu.activate(gate_rows.data, up.data, activation, out),
-    }
-    Ok(())
-}
-
-/// Rotates the leading `table.params().dims` elements of every head by angles that grow with the row's position.
-///
-/// `x`: `[rows, n_heads * head_dim]`, in place; `positions`: `[rows]`. Source: arXiv:2104.09864.
-///
-/// # Errors
-/// [`OpError::Count`] if there is not one position per row, [`OpError::Shape`] if `x` is not `n_heads` heads of at least that many elements.
-pub fn rope(
-    x: &mut Tensor,
-    positions: &[u32],
-    table: &RopeTable,
-    n_heads: usize,
-) -> Result<(), OpError> {
-    let check = Check("rope");
-    let [rows, cols] = check.two_dims("x", x)?;
-    let dims = table.params().dims;
-    if n_heads == 0 || !cols.is_multiple_of(n_heads) || cols / n_heads < dims {
-        return Err(OpError::Shape {
-            op: "rope",
-            operand: "x",
-            expected: vec![rows, n_heads.saturating_mul(dims)],
-            found: x.shape().to_vec(),
-        });
-    }
-    check.count("positions", rows, positions.len())?;
-    let device = x.device().clone();
-    let x = check.activations_mut("x", x)?;
-    match device {
-        Device::Reference => reference::rope(x, positions, table, n_heads),
-        Device::Cpu(cpu) => cpu.rope(x, positions, table, n_heads),
     }
     Ok(())
 }

@@ -1,31 +1,54 @@
-//! Operations that read matrices: embedding, product, gathering rows.
+//! Operations that read matrices: embedding, products, gathering rows.
 
 use super::check::Check;
-use crate::operands::Activations;
-use crate::{Device, OpError, Tensor, layout, reference};
+use crate::operands::{Activations, Keep, Matrix, Product, Vector};
+use crate::ops::Activation;
+use crate::{Device, OpError, RowIndex, Tensor, layout, reference};
 
-/// Copies the table's row of each token id: `out[r] = table[ids[r]]`.
+/// A matrix and perhaps a bias, on one device.
+#[derive(Debug, Clone, Copy)]
+pub struct Linear<'a> {
+    /// `[n_out, n_in]`, of any supported type.
+    pub weight: &'a Tensor,
+    /// `[n_out]` F32.
+    pub bias: Option<&'a Tensor>,
+}
+
+impl<'a> From<&'a Tensor> for Linear<'a> {
+    /// The matrix alone.
+    fn from(weight: &'a Tensor) -> Linear<'a> {
+        Linear { weight, bias: None }
+    }
+}
+
+/// Copies the table's row of each row's token: `out[r] = table[ids[r]]`.
 ///
-/// `table`: `[n_vocab, n_embd]` of any supported type; `ids`: `[rows]`; `out`: `[rows, n_embd]` f32.
+/// `table`: `[n_vocab, n_embd]` of any supported type; `out`: `[rows, n_embd]` f32.
 ///
 /// # Errors
-/// [`OpError::OutOfRange`] for an id that the table does not have, and the checks on shape, type and device.
-pub fn embed(table: &Tensor, ids: &[u32], out: &mut Tensor) -> Result<(), OpError> {
+/// [`OpError::Index`] if the index lets ids pass that the table does not have, and the checks on shape, type and device.
+pub fn embed(rows: &RowIndex, table: &Tensor, out: &mut Tensor) -> Result<(), OpError> {
     let check = Check("embed");
-    check.same_device(table.device(), &[("out", out.device())])?;
+    check.same_device(
+        table.device(),
+        &[("rows", rows.device()), ("out", out.device())],
+    )?;
     let matrix = check.matrix("table", table)?;
-    check.shape("out", out, &[ids.len(), matrix.row_len])?;
-    check.indices("token id", ids, matrix.n_rows)?;
-    let unpack = layout::unpack(matrix.tensor_type).ok_or(OpError::TensorType {
-        op: "embed",
-        operand: "table",
-        found: matrix.tensor_type,
-    })?;
+    check.shape("out", out, &[rows.n_rows(), matrix.row_len])?;
+    if rows.limits().n_vocab > matrix.n_rows {
+        return Err(OpError::Index {
+            op: check.0,
+            what: "n_vocab",
+            expected: rows.limits().n_vocab,
+            found: matrix.n_rows,
+        });
+    }
+    let unpack = unpack(check, "table", &matrix)?;
     let out = check.activations_mut("out", out)?;
     match table.device() {
         // A handful of rows: unpacking them one by one is as fast as memory gives them.
         Device::Reference | Device::Cpu(_) => {
-            for (row, &id) in out.chunks_exact_mut(matrix.row_len).zip(ids) {
+            for (row, &id) in out.chunks_exact_mut(matrix.row_len).zip(rows.ids()) {
                 unpack(matrix.row(id as usize), row);
             }
         }
@@ -33,53 +56,166 @@ pub fn embed(table: &Tensor, ids: &[u32], out: &mut Tensor) -> Result<(), OpErro
     Ok(())
 }
 
-/// Multiplies each row of `x` with the transposed weight: `out[r, o] = Σ_i weight[o, i] · x[r, i]`.
+/// Multiplies each row of `x` with the transposed weight and adds the bias: `out[r, o] = Σ_i weight[o, i] · x[r, i] + bias[o]`.
 ///
-/// `weight`: `[n_out, n_in]` of any supported type; `x`: `[rows, n_in]` f32; `out`: `[rows, n_out]` f32. On the cpu device a Q8_0 weight meets activations that were quantised to int8 in
-/// blocks of 32 (scale = largest magnitude / 127); all other types meet f32 activations.
+/// `x`: `[rows, n_in]` f32; `out`: `[rows, n_out]` f32. On the cpu device a Q8_0 weight meets activations that were quantised to int8 in blocks of 32 (scale = largest magnitude / 127); all
+/// other types meet f32 activations.
 ///
 /// # Errors
 /// The checks on shape, type and device.
-pub fn matmul(weight: &Tensor, x: &Tensor, out: &mut Tensor) -> Result<(), OpError> {
-    let check = Check("matmul");
-    check.same_device(weight.device(), &[("x", x.device()), ("out", out.device())])?;
-    let matrix = check.matrix("weight", weight)?;
+pub fn matmul<'a>(
+    linear: impl Into<Linear<'a>>,
+    x: &Tensor,
+    out: &mut Tensor,
+) -> Result<(), OpError> {
+    products(Check("matmul"), x, Keep::Nothing, [(linear.into(), out)])
+}
+
+/// [`matmul`] whose result is added to `out`, as the residual stream wants it.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn matmul_add<'a>(
+    linear: impl Into<Linear<'a>>,
+    x: &Tensor,
+    out: &mut Tensor,
+) -> Result<(), OpError> {
+    products(Check("matmul_add"), x, Keep::Sum, [(linear.into(), out)])
+}
+
+/// Several products with the same `x`, each [`matmul`] bit by bit; `x` is brought into their form once.
+///
+/// # Errors
+/// As [`matmul`]; where one is refused, none is computed.
+pub fn matmul_each<const N: usize>(
+    x: &Tensor,
+    outs: [(Linear, &mut Tensor); N],
+) -> Result<(), OpError> {
+    products(Check("matmul_each"), x, Keep::Nothing, outs)
+}
+
+/// The inner half of a gated feed-forward network: `out = activation(gate · x) · (up · x)`.
+///
+/// `gate`, `up`: `[n_ff, n_in]` of any supported types; `x`: `[rows, n_in]`; `out`: `[rows, n_ff]`.
+///
+/// # Errors
+/// The checks on shape, type and device.
+pub fn gated(
+    gate: Linear,
+    up: Linear,
+    activation: Activation,
+    x: &Tensor,
+    out: &mut Tensor,
+) -> Result<(), OpError> {
+    let check = Check("gated");
+    let device = check.same_device(x.device(), &[("out", out.device())])?;
+    let linears = [
+        checked(check, "gate", gate, x)?,
+        checked(check, "up", up, x)?,
+    ];
     let [rows, _] = check.two_dims("x", x)?;
-    check.shape("x", x, &[rows, matrix.row_len])?;
-    check.shape("out", out, &[rows, matrix.n_rows])?;
-    let unpack = layout::unpack(matrix.tensor_type)
-        .filter(|_| weight.device().supports(matrix.tensor_type))
-        .ok_or(OpError::TensorType {
-            op: "matmul",
-            operand: "weight",
-            found: matrix.tensor_type,
-        })?;
+    check.shape("up", up.weight, gate.weight.shape())?;
+    check.shape("out", out, &[rows, gate.weight.n_rows()])?;
     let x = check.activations("x", x)?;
     let out = check.activations_mut("out", out)?;
-    match weight.device() {
-        Device::Reference => reference::matmul(matrix, unpack, x, out),
-        Device::Cpu(cpu) => cpu.matmul(matrix, x, out),
+    match device {
+        Device::Reference => {
+            let (mut gates, mut ups) = (vec![0.0; out.len()], vec![0.0; out.len()]);
+            for ((weight, bias), out) in linears.into_iter().zip([&mut gates, &mut ups]) {
+                let product = Product::replacing(weight, bias, out);
+                reference::matmul(product, unpack(check, "weight", &weight)?, x);
+            }
+            reference::activate(&gates, &ups, activation, out);
+        }
+        Device::Cpu(cpu) => cpu.gated(x, linears, activation, out),
     }
     Ok(())
 }
 
-/// Copies chosen rows: `out[i] = x[rows[i]]`.
+/// A matrix with its bias, as a device takes them.
+type Operand<'a> = (Matrix<'a>, Option<Vector<'a>>);
+
+/// Holds a matrix and its bias against the activations.
+fn checked<'a>(
+    check: Check,
+    operand: &'static str,
+    linear: Linear<'a>,
+    x: &Tensor,
+) -> Result<Operand<'a>, OpError> {
+    check.same_device(linear.weight.device(), &[("x", x.device())])?;
+    let weight = check.matrix(operand, linear.weight)?;
+    unpack(check, operand, &weight)?;
+    let [rows, _] = check.two_dims("x", x)?;
+    check.shape("x", x, &[rows, weight.row_len])?;
+    let bias = linear.bias.map(|bias| {
+        check.same_device(linear.weight.device(), &[("bias", bias.device())])?;
+        check.vector("bias", bias, weight.n_rows)
+    });
+    Ok((weight, bias.transpose()?))
+}
+
+fn products<const N: usize>(
+    check: Check,
+    x: &Tensor,
+    keep: Keep,
+    outs: [(Linear, &mut Tensor); N],
+) -> Result<(), OpError> {
+    let [rows, _] = check.two_dims("x", x)?;
+    let activations = check.activations("x", x)?;
+    let mut products = Vec::with_capacity(N);
+    for (linear, out) in outs {
+        let (weight, bias) = checked(check, "weight", linear, x)?;
+        check.same_device(linear.weight.device(), &[("out", out.device())])?;
+        check.shape("out", out, &[rows, weight.n_rows])?;
+        let out = check.activations_mut("out", out)?;
+        products.push(Product {
+            weight,
+            bias,
+            keep,
+            out,
+        });
+    }
+    match x.device() {
+        Device::Reference => {
+            for product in products {
+                let unpack = unpack(check, "weight", &product.weight)?;
+                reference::matmul(product, unpack, activations);
+            }
+        }
+        Device::Cpu(cpu) => cpu.matmul(activations, products),
+    }
+    Ok(())
+}
+
+/// How the rows of a matrix are read one by one.
+fn unpack(check: Check, operand: &'static str, matrix: &Matrix) -> Result<layout::Unpack, OpError> {
+    layout::unpack(matrix.tensor_type).ok_or(OpError::TensorType {
+        op: check.0,
+        operand,
+        found: matrix.tensor_type,
+    })
+}
+
+/// Copies the rows of which logits are wanted: `out[i] = x[logit_rows[i]]`.
 ///
-/// `x`: `[n, cols]`; `out`: `[rows.len(), cols]`.
+/// `x`: `[rows, cols]`; `out`: `[logit rows, cols]`.
 ///
 /// # Errors
-/// [`OpError::OutOfRange`] for a row that `x` does not have, and the checks on shape and device.
-pub fn gather_rows(x: &Tensor, rows: &[u32], out: &mut Tensor) -> Result<(), OpError> {
+/// The checks on shape and device.
+pub fn gather_rows(rows: &RowIndex, x: &Tensor, out: &mut Tensor) -> Result<(), OpError> {
     let check = Check("gather_rows");
-    check.same_device(x.device(), &[("out", out.device())])?;
-    let [n, cols] = check.two_dims("x", x)?;
-    check.shape("out", out, &[rows.len(), cols])?;
-    check.indices("row", rows, n)?;
+    check.same_device(
+        x.device(),
+        &[("rows", rows.device()), ("out", out.device())],
+    )?;
+    let [_, cols] = check.two_dims("x", x)?;
+    check.shape("x", x, &[rows.n_rows(), cols])?;
+    check.shape("out", out, &[rows.n_logit_rows(), cols])?;
     let Activations { data, .. } = check.activations("x", x)?;
     let out = check.activations_mut("out", out)?;
     match x.device() {
         Device::Reference | Device::Cpu(_) => {
-            for (out, &row) in out.chunks_exact_mut(cols).zip(rows) {
+            for (out, &row) in out.chunks_exact_mut(cols).zip(rows.logit_rows()) {
                 out.copy_from_slice(&data[row as usize * cols..][..cols]);
             }
         }

@@ -6,8 +6,10 @@
 mod attention;
 mod check;
 mod elementwise;
+mod logits;
 mod matrix;
 
-pub use attention::{attention, kv_write};
-pub use elementwise::{Activation, activate, add, add_bias, rms_norm, rope};
-pub use matrix::{embed, gather_rows, matmul};
+pub use attention::{AttentionParams, attention, rope_and_write};
+pub use elementwise::{Activation, activate, add, rms_norm};
+pub use logits::argmax;
+pub use matrix::{Linear, embed, gated, gather_rows, matmul, matmul_add, matmul_each};

@@ -2,7 +2,7 @@
 
 use crate::operands::AttentionJob;
 
-/// `out[r, h] = Σ_p softmax_p(scale · q[r, h] · k[p, kv(h)]) · v[p, kv(h)]`, over the positions `p` that row `r` attends to.
+/// `out[r, h] = Σ_p softmax_p(scale · q[r, h] · k[p, kv(h)]) · v[p, kv(h)]`, over the positions `p` that row `r` attends to; a sink takes its share of the softmax and has no value.
 ///
 /// `out`: `[rows, n_heads * head_dim_v]`.
 #[expect(
@@ -14,27 +14,23 @@ pub(crate) fn attention(job: AttentionJob, out: &mut [f32]) {
     let mut scores = Vec::new();
     for (index, out) in out.chunks_exact_mut(shape.head_dim_v).enumerate() {
         let (row, head) = (index / job.n_heads, index % job.n_heads);
-        let (table, n_positions) = job.context(row);
+        let (table, context) = (job.rows.table(row), job.context(row));
         let row_index = |position: usize| {
             let block = table[position / shape.block_len] as usize;
             shape.row_index(block, job.kv_head(head), position % shape.block_len)
         };
 
         scores.clear();
-        for position in 0..n_positions {
-            scores.push(
-                job.scale
-                    * super::dot(
-                        job.query(row, head),
-                        job.layer.key(shape, row_index(position)),
-                    ),
-            );
+        for position in context.clone() {
+            let key = job.layer.key(shape, row_index(position));
+            scores.push(job.score(super::dot(job.query(row, head), key)));
         }
+        scores.extend(job.sinks.map(|sinks| sinks.get(head)));
         softmax(&mut scores);
 
         for (i, out) in out.iter_mut().enumerate() {
             let mut sum = 0.0;
-            for (position, &weight) in scores.iter().enumerate() {
+            for (position, &weight) in context.clone().zip(&scores) {
                 sum +=
                     f64::from(weight) * f64::from(job.layer.value(shape, row_index(position))[i]);
             }

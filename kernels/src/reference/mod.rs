@@ -7,18 +7,32 @@ mod attention;
 
 pub(crate) use attention::attention;
 
+use crate::index::RowPlace;
 use crate::layout::Unpack;
-use crate::operands::{Activations, Matrix, Vector};
+use crate::operands::{Activations, Keep, Product, Vector};
 use crate::ops::Activation;
 use crate::rope::{RopeKind, RopeTable};
 
-/// `out[r, o] = Σ_i weight[o, i] · x[r, i]`
-pub(crate) fn matmul(weight: Matrix, unpack: Unpack, x: Activations, out: &mut [f32]) {
+/// `out[r, o] = Σ_i weight[o, i] · x[r, i] + bias[o]`, or that added to `out`.
+pub(crate) fn matmul(product: Product, unpack: Unpack, x: Activations) {
+    let Product {
+        weight,
+        bias,
+        keep,
+        out,
+    } = product;
     let mut weight_row = vec![0.0; weight.row_len];
     for o in 0..weight.n_rows {
         unpack(weight.row(o), &mut weight_row);
         for r in 0..x.n_rows() {
-            out[r * weight.n_rows + o] = dot(&weight_row, x.row(r));
+            let mut result = dot(&weight_row, x.row(r));
+            if let Some(bias) = bias {
+                result += bias.get(o);
+            }
+            match keep {
+                Keep::Nothing => out[r * weight.n_rows + o] = result,
+                Keep::Sum => out[r * weight.n_rows + o] += result,
+            }
         }
     }
 }
@@ -56,15 +70,6 @@ pub(crate) fn rms_norm(x: Activations, weight: Vector, eps: f32, out: &mut [f32]
     }
 }
 
-/// `x[r, i] += bias[i]`
-pub(crate) fn add_bias(x: &mut [f32], bias: Vector) {
-    for row in x.chunks_exact_mut(bias.0.len()) {
-        for (value, &bias) in row.iter_mut().zip(bias.0) {
-            *value += f32::from_le_bytes(bias);
-        }
-    }
-}
-
 /// `x[i] += y[i]`
 pub(crate) fn add(x: &mut [f32], y: &[f32]) {
     for (x, &y) in x.iter_mut().zip(y) {
@@ -82,16 +87,16 @@ pub(crate) fn activate(gate: &[f32], up: &[f32], activation: Activation, out: &m
     }
 }
 
-/// Rotates pair `i` of every head by `position · frequency[i]`. `x`: `[rows, n_heads * head_dim]`.
-pub(crate) fn rope(x: &mut [f32], positions: &[u32], table: &RopeTable, n_heads: usize) {
-    if positions.is_empty() || n_heads == 0 {
+/// Rotates pair `i` of every head of each row by `position · frequency[i]`. `x`: `[rows, n_heads * head_dim]`.
+pub(crate) fn rope(x: &mut [f32], places: &[RowPlace], table: &RopeTable, n_heads: usize) {
+    if places.is_empty() || n_heads == 0 {
         return;
     }
-    let head_dim = x.len() / positions.len() / n_heads;
+    let head_dim = x.len() / places.len() / n_heads;
     let n_pairs = table.inverse_frequencies().len();
     let (mut cos, mut sin) = (vec![0.0; n_pairs], vec![0.0; n_pairs]);
-    for (row, &position) in x.chunks_exact_mut(n_heads * head_dim).zip(positions) {
-        table.cos_sin(position, &mut cos, &mut sin);
+    for (row, place) in x.chunks_exact_mut(n_heads * head_dim).zip(places) {
+        table.cos_sin(place.position, &mut cos, &mut sin);
         for head in row.chunks_exact_mut(head_dim) {
             for i in 0..n_pairs {
                 let (first, second) = match table.params().kind {
@@ -104,4 +109,15 @@ pub(crate) fn rope(x: &mut [f32], positions: &[u32], table: &RopeTable, n_heads:
             }
         }
     }
+}
+
+/// The index of the largest number of a row; the lowest among equals. NaN is no number; 0 where nothing is above -∞.
+pub(crate) fn argmax(row: &[f32]) -> u32 {
+    let (mut best, mut largest) = (0, f32::NEG_INFINITY);
+    for (index, &value) in (0..).zip(row) {
+        if value > largest {
+            (best, largest) = (index, value);
+        }
+    }
+    best
 }

@@ -1,8 +1,12 @@
 //! Attention through the paged store against the reference.
 
-use kernels::{AttentionRows, Device, KvShape, KvSlot, KvStore, RowPlace, Tensor, ops};
+use std::num::NonZeroUsize;
 
-use crate::support::{Random, compare, devices, must, must_fail, tensor, zeros};
+use kernels::{AttentionParams, Device, KvShape, KvStore, Tensor, ops};
+
+use crate::support::{
+    Random, compare, devices, must, must_fail, placed, positions, tensor, write_kv, zeros,
+};
 
 /// Sequences of given lengths in one store; the last rows of each ask.
 #[derive(Debug, Clone)]
@@ -12,6 +16,9 @@ struct Case {
     /// Positions of each sequence, and how many of its last ones ask.
     sequences: Vec<(usize, usize)>,
     seed: u64,
+    window: Option<usize>,
+    soft_cap: Option<f32>,
+    sinks: bool,
 }
 
 impl Case {
@@ -19,68 +26,43 @@ impl Case {
     fn run(&self, device: &Device) -> Tensor {
         let (shape, mut random) = (self.shape, Random::new(self.seed));
         let mut free = random.shuffled(shape.n_blocks);
-        let mut store = KvStore::new(device, shape).expect("small");
-        let (mut tables, mut places) = (Vec::new(), Vec::new());
-        for &(len, asking) in &self.sequences {
-            let table: Vec<u32> = (0..len.div_ceil(shape.block_len))
-                .map(|_| free.pop().expect("enough blocks"))
-                .collect();
-            let slots: Vec<KvSlot> = (0..len)
-                .map(|position| slot(&table, position, shape.block_len))
-                .collect();
-            let k = tensor(
-                device,
-                &[len, shape.n_kv_heads * shape.head_dim_k],
-                &random.numbers(len * shape.n_kv_heads * shape.head_dim_k),
-            );
-            let v = tensor(
-                device,
-                &[len, shape.n_kv_heads * shape.head_dim_v],
-                &random.numbers(len * shape.n_kv_heads * shape.head_dim_v),
-            );
-            ops::kv_write(&mut store, shape.n_layers - 1, &k, &v, &slots).expect("slots exist");
-            let table_index = u32::try_from(tables.len()).expect("few");
-            places.extend((len - asking..len).map(|position| RowPlace {
-                table: table_index,
-                position: u32::try_from(position).expect("small"),
-            }));
-            tables.push(table);
-        }
-        let tables: Vec<&[u32]> = tables.iter().map(Vec::as_slice).collect();
-        let q_len = self.n_heads * shape.head_dim_k;
-        let queries: Vec<f32> = random
-            .numbers(places.len() * q_len)
+        let tables: Vec<Vec<u32>> = self
+            .sequences
             .iter()
-            .map(|n| 4.0 * n)
+            .map(|&(len, _)| free.split_off(free.len() - len.div_ceil(shape.block_len)))
             .collect();
-        let mut out = zeros(device, &[places.len(), self.n_heads * shape.head_dim_v]);
-        let scale = 1.0 / (shape.head_dim_k as f32).sqrt();
-        let rows = AttentionRows {
-            tables: &tables,
-            rows: &places,
+        let tables: Vec<&[u32]> = tables.iter().map(Vec::as_slice).collect();
+        let mut store = KvStore::new(device, shape).expect("small");
+        let mut asking = Vec::new();
+        for (table, &(len, last)) in self.sequences.iter().enumerate() {
+            let places = positions(table, 0, len);
+            let rows = placed(device, shape, &tables, &places).expect("places exist");
+            let k = random.numbers(len * shape.n_kv_heads * shape.head_dim_k);
+            let v = random.numbers(len * shape.n_kv_heads * shape.head_dim_v);
+            write_kv(&rows, &mut store, shape.n_layers - 1, [&k, &v]);
+            asking.extend_from_slice(&places[len - last..]);
+        }
+        let rows = placed(device, shape, &tables, &asking).expect("places exist");
+        let q_len = self.n_heads * shape.head_dim_k;
+        let queries = random.numbers(asking.len() * q_len);
+        let queries: Vec<f32> = queries.iter().map(|n| 4.0 * n).collect();
+        let sinks = tensor(device, &[self.n_heads], &random.numbers(self.n_heads));
+        let params = AttentionParams {
+            scale: 1.0 / (shape.head_dim_k as f32).sqrt(),
+            window: self.window.and_then(NonZeroUsize::new),
+            soft_cap: self.soft_cap,
+            sinks: self.sinks.then_some(&sinks),
         };
-        ops::attention(
-            &tensor(device, &[places.len(), q_len], &queries),
-            &store,
-            shape.n_layers - 1,
-            rows,
-            scale,
-            &mut out,
-        )
-        .expect("places exist");
+        let q = tensor(device, &[asking.len(), q_len], &queries);
+        let mut out = zeros(device, &[asking.len(), self.n_heads * shape.head_dim_v]);
+        let layer = shape.n_layers - 1;
+        ops::attention(&rows, &q, &store, layer, params, &mut out).expect("shapes agree");
         out
     }
 }
 
-fn slot(table: &[u32], position: usize, block_len: usize) -> KvSlot {
-    KvSlot {
-        block: table[position / block_len],
-        offset: u32::try_from(position % block_len).expect("small"),
-    }
-}
-
 /// Heads from one to grouped, head lengths from 1 to beyond a group of vectors, contexts on either side of a split.
-fn cases() -> Vec<Case> {
+fn plain_cases() -> Vec<Case> {
     let shape = |n_blocks, block_len, n_kv_heads, head_dim_k, head_dim_v| KvShape {
         n_layers: 2,
         n_blocks,
@@ -89,44 +71,78 @@ fn cases() -> Vec<Case> {
         head_dim_k,
         head_dim_v,
     };
+    let case = Case {
+        n_heads: 1,
+        shape: shape(1, 1, 1, 1, 1),
+        sequences: Vec::new(),
+        seed: 0,
+        window: None,
+        soft_cap: None,
+        sinks: false,
+    };
     vec![
         Case {
             n_heads: 1,
             shape: shape(1, 1, 1, 1, 1),
             sequences: vec![(1, 1)],
             seed: 1,
+            ..case.clone()
         },
         Case {
             n_heads: 4,
             shape: shape(40, 7, 2, 9, 5),
             sequences: vec![(3, 3), (50, 2), (7, 1)],
             seed: 2,
+            ..case.clone()
         },
         Case {
             n_heads: 6,
             shape: shape(20, 32, 2, 64, 64),
             sequences: vec![(255, 1), (256, 2)],
             seed: 3,
+            ..case.clone()
         },
         Case {
             n_heads: 3,
             shape: shape(9, 100, 3, 80, 96),
             sequences: vec![(257, 3), (513, 2)],
             seed: 4,
+            ..case.clone()
         },
         Case {
             n_heads: 8,
             shape: shape(50, 16, 1, 128, 128),
             sequences: vec![(769, 1)],
             seed: 5,
+            ..case.clone()
         },
         Case {
             n_heads: 2,
             shape: shape(3, 300, 1, 31, 33),
             sequences: vec![(300, 300), (4, 4)],
             seed: 6,
+            ..case.clone()
         },
     ]
+}
+
+/// The plain cases, then windows within a split, across a cut and longer than any context; each with another feature beside it.
+fn cases() -> Vec<Case> {
+    let plain = plain_cases();
+    let with = |window, soft_cap, sinks| {
+        plain.iter().map(move |case| Case {
+            window,
+            soft_cap,
+            sinks,
+            ..case.clone()
+        })
+    };
+    let featured: Vec<Case> = with(Some(5), None, true)
+        .chain(with(Some(256), Some(3.0), false))
+        .chain(with(Some(10_000), None, false))
+        .chain(with(None, Some(2.0), true))
+        .collect();
+    [plain, featured].concat()
 }
 
 /// Weights of a softmax sum to one and values are within 1, so errors of scores (a few 1e-6 of at most 4 · sqrt(128)) and of sums over at most 769 positions stay below this.
@@ -137,8 +153,8 @@ fn attention_matches_reference() {
     for device in devices() {
         for case in cases() {
             let (found, expected) = (
-                case.run(&device).to_f32(),
-                case.run(&Device::reference()).to_f32(),
+                case.run(&device).to_f32().expect("readable"),
+                case.run(&Device::reference()).to_f32().expect("readable"),
             );
             must(
                 compare(&found, &expected, |_| ALLOWED),
@@ -148,12 +164,13 @@ fn attention_matches_reference() {
     }
 }
 
+/// The first case has one position: nothing in it can be mixed up.
 #[test]
 fn planted_faults_in_attention_are_seen() {
     let device = &devices()[1];
-    for case in cases().into_iter().skip(1) {
-        let expected = case.run(&Device::reference()).to_f32();
-        let mut found = case.run(device).to_f32();
+    for case in cases().into_iter().filter(|case| case.shape.n_blocks > 1) {
+        let expected = case.run(&Device::reference()).to_f32().expect("readable");
+        let mut found = case.run(device).to_f32().expect("readable");
         found.swap(0, 1);
         must_fail(
             compare(&found, &expected, |_| ALLOWED),
@@ -165,8 +182,48 @@ fn planted_faults_in_attention_are_seen() {
             ..case
         };
         must_fail(
-            compare(&other.run(device).to_f32(), &expected, |_| ALLOWED),
+            compare(
+                &other.run(device).to_f32().expect("readable"),
+                &expected,
+                |_| ALLOWED,
+            ),
             "keys and values of another sequence",
+        );
+    }
+}
+
+#[test]
+fn a_parameter_that_is_lost_is_seen() {
+    for device in devices() {
+        let case = &cases()[1];
+        let expected = case.run(&Device::reference()).to_f32().expect("readable");
+        let lost = |what: &str, other: Case| {
+            let found = other.run(&device).to_f32().expect("readable");
+            must_fail(compare(&found, &expected, |_| ALLOWED), what);
+        };
+        let window = Some(49);
+        lost(
+            "a window one position too short",
+            Case {
+                window,
+                ..case.clone()
+            },
+        );
+        let soft_cap = Some(4.0);
+        lost(
+            "a soft cap",
+            Case {
+                soft_cap,
+                ..case.clone()
+            },
+        );
+        let sinks = true;
+        lost(
+            "sinks",
+            Case {
+                sinks,
+                ..case.clone()
+            },
         );
     }
 }
@@ -185,23 +242,18 @@ fn a_missing_position_is_seen() {
     for device in devices() {
         let mut store = KvStore::new(&device, shape).expect("small");
         let table: Vec<u32> = (0..8).collect();
-        let slots: Vec<KvSlot> = (0..1000)
-            .map(|position| slot(&table, position, 128))
-            .collect();
-        let k = zeros(&device, &[1000, 8]);
+        let rows = |first, len| {
+            placed(&device, shape, &[&table], &positions(0, first, len)).expect("places exist")
+        };
         let mut v = vec![0.0; 8000];
         v[7992..].fill(1.0);
-        ops::kv_write(&mut store, 0, &k, &tensor(&device, &[1000, 8], &v), &slots)
-            .expect("slots exist");
+        write_kv(&rows(0, 1000), &mut store, 0, [&vec![0.0; 8000], &v]);
         let ask = |position| {
             let mut out = zeros(&device, &[1, 8]);
-            let rows = AttentionRows {
-                tables: &[&table],
-                rows: &[RowPlace { table: 0, position }],
-            };
-            ops::attention(&zeros(&device, &[1, 8]), &store, 0, rows, 1.0, &mut out)
-                .expect("the place exists");
-            out.to_f32()
+            let (rows, q) = (rows(position, 1), zeros(&device, &[1, 8]));
+            let params = AttentionParams::scaled(1.0);
+            ops::attention(&rows, &q, &store, 0, params, &mut out).expect("shapes agree");
+            out.to_f32().expect("readable")
         };
         must(
             compare(&ask(999), &[1e-3; 8], |_| 1e-8),

@@ -4,7 +4,7 @@ use gguf::TensorType;
 use kernels::{Activation, Device, RopeKind, RopeParams, RopeScaling, RopeTable, Tensor, ops};
 
 use crate::support::{
-    Random, Tolerance, check_close, compare, devices, must, must_fail, tensor, weight, zeros,
+    Random, Tolerance, check_close, compare, devices, must, must_fail, roped, tensor, weight, zeros,
 };
 
 /// Rows and columns: single ones, either side of a vector and of a task.
@@ -23,7 +23,10 @@ const SHAPES: [[usize; 2]; 10] = [
 
 /// A result on a device and on the reference.
 fn both(device: &Device, run: impl Fn(&Device) -> Tensor) -> (Vec<f32>, Vec<f32>) {
-    (run(device).to_f32(), run(&Device::reference()).to_f32())
+    (
+        run(device).to_f32().expect("readable"),
+        run(&Device::reference()).to_f32().expect("readable"),
+    )
 }
 
 fn normed(device: &Device, [rows, cols]: [usize; 2], eps: f32) -> Tensor {
@@ -75,11 +78,6 @@ fn additions_are_exact() {
                 ops::add(
                     &mut x,
                     &tensor(device, &[rows, cols], &random.numbers(rows * cols)),
-                )
-                .expect("shapes agree");
-                ops::add_bias(
-                    &mut x,
-                    &weight(device, TensorType::F32, &[cols], &mut random),
                 )
                 .expect("shapes agree");
                 x
@@ -158,14 +156,15 @@ impl RopeCase {
         let table =
             RopeTable::new(self.params, self.factors.then_some(&factors)).expect("dims are even");
         let cols = self.n_heads * self.head_dim;
-        let mut x = tensor(
-            device,
-            &[self.rows, cols],
-            &random.numbers(self.rows * cols),
-        );
+        let x = random.numbers(self.rows * cols);
         let positions: Vec<u32> = (0..self.rows).map(|_| random.bits() % 100_000).collect();
-        ops::rope(&mut x, &positions, &table, self.n_heads).expect("shapes agree");
-        x
+        let [q, k] = roped(device, &x, &positions, &table, self.n_heads);
+        assert_eq!(
+            q.to_f32().expect("readable"),
+            k.to_f32().expect("readable"),
+            "queries and keys turn alike"
+        );
+        q
     }
 }
 
@@ -235,13 +234,17 @@ fn rope_matches_reference() {
 fn the_other_kind_of_pairs_is_seen() {
     let device = &devices()[1];
     for mut case in rope_cases().into_iter().filter(|case| case.params.dims > 2) {
-        let expected = case.run(&Device::reference()).to_f32();
+        let expected = case.run(&Device::reference()).to_f32().expect("readable");
         case.params.kind = match case.params.kind {
             RopeKind::Interleaved => RopeKind::Halves,
             RopeKind::Halves => RopeKind::Interleaved,
         };
         must_fail(
-            compare(&case.run(device).to_f32(), &expected, |_| 2e-7),
+            compare(
+                &case.run(device).to_f32().expect("readable"),
+                &expected,
+                |_| 2e-7,
+            ),
             "the other kind of pairs",
         );
     }

@@ -2,11 +2,13 @@
 
 use gguf::TensorType;
 use kernels::{
-    Activation, AttentionRows, Device, KvShape, KvSlot, KvStore, RopeKind, RopeParams, RopeScaling,
+    Activation, AttentionParams, Device, KvShape, KvStore, RopeKind, RopeParams, RopeScaling,
     RopeTable, RowPlace, Tensor, ops,
 };
 
-use crate::support::{Random, all_devices, tensor, view, zeros};
+use crate::support::{
+    Random, all_devices, placed, positions, roped, tensor, tokens, view, write_kv, zeros,
+};
 
 const ODD: [f32; 10] = [
     f32::NAN,
@@ -48,7 +50,8 @@ fn any_bytes_may_be_weights() {
                 )
                 .expect("shapes agree");
                 let mut embedded = zeros(&device, &[2, 96]);
-                ops::embed(&weight, &[18, 0], &mut embedded).expect("ids exist");
+                let rows = tokens(&device, 19, &[18, 0], &[]).expect("ids exist");
+                ops::embed(&rows, &weight, &mut embedded).expect("shapes agree");
             }
         }
     }
@@ -66,7 +69,7 @@ fn an_activation_that_is_no_number_spoils_its_row_only() {
                 let mut out = zeros(&device, &[6, 5]);
                 ops::matmul(&weight, &tensor(&device, &[6, 64], &x), &mut out)
                     .expect("shapes agree");
-                for (row, values) in out.to_f32().chunks(5).enumerate() {
+                for (row, values) in out.to_f32().expect("readable").chunks(5).enumerate() {
                     let finite = values.iter().all(|value| value.is_finite());
                     let spoilt_row = row == 2 && values.iter().all(|value| !value.is_finite());
                     assert!(
@@ -86,12 +89,15 @@ fn odd_values_pass_through_rowwise_operations() {
         for cols in [1, 8, 37] {
             let mut x = odd(&device, 4, cols, 5);
             let mut out = zeros(&device, &[4, cols]);
-            let weight = tensor(&device, &[cols], &odd(&device, 1, cols, 6).to_f32());
+            let weight = tensor(
+                &device,
+                &[cols],
+                &odd(&device, 1, cols, 6).to_f32().expect("readable"),
+            );
             ops::rms_norm(&x, &weight, 0.0, &mut out).expect("shapes agree");
             ops::activate(&x, &odd(&device, 4, cols, 7), &mut out, Activation::Silu)
                 .expect("shapes agree");
             ops::add(&mut x, &out).expect("shapes agree");
-            ops::add_bias(&mut x, &weight).expect("shapes agree");
             let params = RopeParams {
                 dims: cols - cols % 2,
                 base: f32::NAN,
@@ -100,7 +106,13 @@ fn odd_values_pass_through_rowwise_operations() {
                 attn_factor: 1.0,
             };
             let table = RopeTable::new(params, None).expect("dims are even");
-            ops::rope(&mut x, &[0, 1, u32::MAX, 7], &table, 1).expect("shapes agree");
+            roped(
+                &device,
+                &x.to_f32().expect("readable"),
+                &[0, 1, 100_000, 7],
+                &table,
+                1,
+            );
         }
     }
 }
@@ -117,28 +129,23 @@ fn odd_scores_end_in_something() {
     };
     for device in all_devices() {
         let mut store = KvStore::new(&device, shape).expect("small");
-        let slots: Vec<KvSlot> = (0..300)
-            .map(|i| KvSlot {
-                block: i / 200,
-                offset: i % 200,
-            })
-            .collect();
-        ops::kv_write(
-            &mut store,
-            0,
-            &odd(&device, 300, 3, 1),
-            &odd(&device, 300, 3, 2),
-            &slots,
-        )
-        .expect("slots exist");
+        let rows =
+            |places: &[RowPlace]| placed(&device, shape, &[&[0, 1]], places).expect("places exist");
+        let [k, v] = [1, 2].map(|seed| odd(&device, 300, 3, seed).to_f32().expect("readable"));
+        write_kv(&rows(&positions(0, 0, 300)), &mut store, 0, [&k, &v]);
         let mut out = zeros(&device, &[2, 3]);
-        let places = [3, 299].map(|position| RowPlace { table: 0, position });
-        let rows = AttentionRows {
-            tables: &[&[0, 1]],
-            rows: &places,
-        };
-        ops::attention(&odd(&device, 2, 3, 3), &store, 0, rows, 1.0, &mut out)
-            .expect("places exist");
+        let rows = rows(&[3, 299].map(|position| RowPlace { table: 0, position }));
+        for soft_cap in [None, Some(2.0), Some(f32::NAN)] {
+            let sinks = odd(&device, 1, 1, 4).to_f32().expect("readable");
+            let sinks = tensor(&device, &[1], &sinks);
+            let params = AttentionParams {
+                soft_cap,
+                sinks: Some(&sinks),
+                ..AttentionParams::scaled(1.0)
+            };
+            let q = odd(&device, 2, 3, 3);
+            ops::attention(&rows, &q, &store, 0, params, &mut out).expect("shapes agree");
+        }
     }
 }
 
@@ -155,32 +162,20 @@ fn large_scores_neither_overflow_nor_vanish() {
     };
     for device in all_devices() {
         let mut store = KvStore::new(&device, shape).expect("small");
-        let slots: Vec<KvSlot> = (0..600).map(|offset| KvSlot { block: 0, offset }).collect();
-        let ones = tensor(&device, &[600, 1], &[1.0; 600]);
-        ops::kv_write(&mut store, 0, &ones, &ones, &slots).expect("slots exist");
+        let rows = |first, len| {
+            placed(&device, shape, &[&[0]], &positions(0, first, len)).expect("places exist")
+        };
+        write_kv(&rows(0, 600), &mut store, 0, [&[1.0; 600], &[1.0; 600]]);
         for score in [-1e30, -1e4, 1e4, 1e30] {
             let mut out = zeros(&device, &[1, 1]);
-            let rows = AttentionRows {
-                tables: &[&[0]],
-                rows: &[RowPlace {
-                    table: 0,
-                    position: 599,
-                }],
-            };
-            ops::attention(
-                &tensor(&device, &[1, 1], &[score]),
-                &store,
-                0,
-                rows,
-                1.0,
-                &mut out,
-            )
-            .expect("the place exists");
+            let (rows, q) = (rows(599, 1), tensor(&device, &[1, 1], &[score]));
+            let params = AttentionParams::scaled(1.0);
+            ops::attention(&rows, &q, &store, 0, params, &mut out).expect("shapes agree");
             assert!(
-                (out.to_f32()[0] - 1.0).abs() < 1e-6,
+                (out.to_f32().expect("readable")[0] - 1.0).abs() < 1e-6,
                 "{} {score}: {:?}",
                 device.description(),
-                out.to_f32()
+                out.to_f32().expect("readable")
             );
         }
     }
@@ -192,6 +187,6 @@ fn zeros_stay_zeros_where_a_block_has_no_scale() {
         let weight = view(&device, TensorType::Q8_0, &[1, 32], &[0; 34], 0);
         let mut out = tensor(&device, &[1, 1], &[7.0]);
         ops::matmul(&weight, &zeros(&device, &[1, 32]), &mut out).expect("shapes agree");
-        assert_eq!(out.to_f32(), [0.0]);
+        assert_eq!(out.to_f32().expect("readable"), [0.0]);
     }
 }

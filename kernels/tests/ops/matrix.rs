@@ -1,10 +1,11 @@
 //! Products and rows of matrices against the reference.
 
 use gguf::TensorType;
-use kernels::{Device, Tensor, ops};
+use kernels::{Activation, Device, Linear, Tensor, ops};
 
 use crate::support::{
-    Mismatch, Random, TYPES, compare, devices, must, must_fail, packed, tensor, view, weight, zeros,
+    Mismatch, Random, TYPES, bits, compare, devices, must, must_fail, packed, tensor, tokens, view,
+    weight, zeros,
 };
 
 /// Rows of activations, outputs, inputs: single ones, either side of a vector, of a group, of a tile, of a block of rows and of a panel.
@@ -30,7 +31,7 @@ const SHAPES: [[usize; 3]; 16] = [
 fn product(weight: &Tensor, x: &Tensor) -> Vec<f32> {
     let mut out = zeros(weight.device(), &[x.shape()[0], weight.shape()[0]]);
     ops::matmul(weight, x, &mut out).expect("shapes agree");
-    out.to_f32()
+    out.to_f32().expect("readable")
 }
 
 /// One product on a device and on the reference.
@@ -63,7 +64,7 @@ impl Case {
             tensor_type,
             n_in,
             n_out,
-            weights: on(&reference).to_f32(),
+            weights: on(&reference).to_f32().expect("readable"),
             x,
             found,
             expected,
@@ -203,15 +204,16 @@ fn embed_is_exact_for_every_type() {
             let mut random = Random::new(11);
             let table = weight(&device, tensor_type, &[9, 96], &mut random);
             let ids = [8, 0, 3, 3];
+            let rows = tokens(&device, 9, &ids, &[]).expect("ids exist");
             let mut out = zeros(&device, &[4, 96]);
-            ops::embed(&table, &ids, &mut out).expect("ids exist");
-            let values = table.to_f32();
+            ops::embed(&rows, &table, &mut out).expect("shapes agree");
+            let values = table.to_f32().expect("readable");
             let expected: Vec<f32> = ids
                 .iter()
                 .flat_map(|&id| values[id as usize * 96..][..96].to_vec())
                 .collect();
             assert_eq!(
-                out.to_f32(),
+                out.to_f32().expect("readable"),
                 expected,
                 "{} {tensor_type}",
                 device.description()
@@ -225,11 +227,131 @@ fn gather_rows_copies() {
     for device in devices() {
         let x = tensor(&device, &[3, 5], &Random::new(1).numbers(15));
         let mut out = zeros(&device, &[4, 5]);
-        ops::gather_rows(&x, &[2, 2, 0, 1], &mut out).expect("rows exist");
-        let values = x.to_f32();
+        let rows = tokens(&device, 1, &[0; 3], &[2, 2, 0, 1]).expect("rows exist");
+        ops::gather_rows(&rows, &x, &mut out).expect("shapes agree");
+        let values = x.to_f32().expect("readable");
         assert_eq!(
-            out.to_f32(),
+            out.to_f32().expect("readable"),
             [&values[10..], &values[10..], &values[..10]].concat()
         );
+    }
+}
+
+/// A product, its bias and what was there before are three numbers that are added in this order, whichever operation they go through.
+#[test]
+fn every_form_of_a_product_has_the_same_bits() {
+    for device in devices() {
+        for (seed, rows) in [(1, 1), (2, 3), (3, 30)] {
+            let mut random = Random::new(seed);
+            let mut linear = |tensor_type, n_out| {
+                (
+                    weight(&device, tensor_type, &[n_out, 96], &mut random),
+                    weight(&device, TensorType::F32, &[n_out], &mut random),
+                )
+            };
+            // Two forms of activations, in turn.
+            let linears = [
+                linear(TensorType::Q8_0, 33),
+                linear(TensorType::F16, 7),
+                linear(TensorType::Q8_0, 5),
+            ];
+            let operand = |index: usize| Linear {
+                weight: &linears[index].0,
+                bias: Some(&linears[index].1),
+            };
+            let x = tensor(&device, &[rows, 96], &random.numbers(rows * 96));
+            let mut outs = [33, 7, 5].map(|n_out| zeros(&device, &[rows, n_out]));
+            let [a, b, c] = &mut outs;
+            ops::matmul_each(&x, [(operand(0), a), (operand(1), b), (operand(2), c)])
+                .expect("shapes agree");
+            for (index, out) in outs.iter().enumerate() {
+                let n_out = out.shape()[1];
+                let product = product(&linears[index].0, &x);
+                let bias = linears[index].1.to_f32().expect("readable");
+                let expected: Vec<f32> = (0..rows * n_out)
+                    .map(|i| product[i] + bias[i % n_out])
+                    .collect();
+                let case = (device.description(), rows, index);
+                assert_eq!(
+                    bits(&out.to_f32().expect("readable")),
+                    bits(&expected),
+                    "each {case:?}"
+                );
+
+                let mut alone = zeros(&device, &[rows, n_out]);
+                ops::matmul(operand(index), &x, &mut alone).expect("shapes agree");
+                assert_eq!(
+                    bits(&alone.to_f32().expect("readable")),
+                    bits(&expected),
+                    "alone {case:?}"
+                );
+
+                let before = random.numbers(rows * n_out);
+                let mut sum = tensor(&device, &[rows, n_out], &before);
+                ops::matmul_add(operand(index), &x, &mut sum).expect("shapes agree");
+                let added: Vec<f32> = before.iter().zip(&expected).map(|(a, b)| a + b).collect();
+                assert_eq!(
+                    bits(&sum.to_f32().expect("readable")),
+                    bits(&added),
+                    "added {case:?}"
+                );
+            }
+        }
+    }
+}
+
+/// The products are held against the reference above; here they must be the ones that are activated.
+#[test]
+fn gated_is_its_parts() {
+    for device in devices() {
+        for rows in [1, 4, 25] {
+            let mut random = Random::new(rows as u64);
+            let [gate, up] = [TensorType::Q8_0, TensorType::BF16]
+                .map(|tensor_type| weight(&device, tensor_type, &[19, 64], &mut random));
+            let bias = weight(&device, TensorType::F32, &[19], &mut random);
+            let x = tensor(&device, &[rows, 64], &random.numbers(rows * 64));
+            let up = Linear {
+                weight: &up,
+                bias: Some(&bias),
+            };
+            let (mut gates, mut ups) = (zeros(&device, &[rows, 19]), zeros(&device, &[rows, 19]));
+            ops::matmul(&gate, &x, &mut gates).expect("shapes agree");
+            ops::matmul(up, &x, &mut ups).expect("shapes agree");
+            let mut expected = zeros(&device, &[rows, 19]);
+            ops::activate(&gates, &ups, &mut expected, Activation::Silu).expect("shapes agree");
+            let mut found = zeros(&device, &[rows, 19]);
+            let gate = Linear::from(&gate);
+            ops::gated(gate, up, Activation::Silu, &x, &mut found).expect("shapes agree");
+            assert_eq!(
+                bits(&found.to_f32().expect("readable")),
+                bits(&expected.to_f32().expect("readable")),
+                "{} {rows}",
+                device.description()
+            );
+        }
+    }
+}
+
+#[test]
+fn argmax_matches_reference() {
+    for device in devices() {
+        for n_vocab in [1, 5, 64, 1000, 4097] {
+            let mut random = Random::new(n_vocab as u64);
+            // Few different numbers, so that there are ties.
+            let numbers: Vec<f32> = (0..6 * n_vocab)
+                .map(|_| [f32::NAN, -1.0, 0.5, 0.75, f32::NEG_INFINITY][random.below(5)])
+                .collect();
+            let best = |device: &Device| {
+                let mut best = [0; 6];
+                ops::argmax(&tensor(device, &[6, n_vocab], &numbers), &mut best).expect("six rows");
+                best
+            };
+            assert_eq!(
+                best(&device),
+                best(&Device::reference()),
+                "{} {n_vocab}",
+                device.description()
+            );
+        }
     }
 }

@@ -4,11 +4,17 @@ use std::num::NonZeroUsize;
 
 use gguf::TensorType;
 use kernels::{
-    Activation, AttentionRows, Device, KvShape, KvSlot, KvStore, OpError, RopeKind, RopeParams,
-    RopeScaling, RopeTable, RowPlace, ops,
+    Activation, AttentionParams, Device, KvShape, KvStore, Linear, OpError, RopeKind, RopeParams,
+    RopeScaling, RopeTable, RowIndex, RowPlace, StepRows, Tensor, ops,
 };
 
-use crate::support::{all_devices, refused, tensor, view, zeros};
+use crate::support::{
+    all_devices, no_rope, placed, positions, refused, tensor, tokens, view, zeros,
+};
+
+fn embedded(ids: &[u32], table: &Tensor, out: &mut Tensor) -> Result<(), OpError> {
+    ops::embed(&tokens(table.device(), 4, ids, &[])?, table, out)
+}
 
 #[test]
 fn matrices_are_checked() {
@@ -16,18 +22,22 @@ fn matrices_are_checked() {
         let table = zeros(&device, &[4, 32]);
         let mut out = zeros(&device, &[2, 32]);
         refused(
-            ops::embed(&table, &[3, 4], &mut out),
-            "embed: token id 4 at entry 1 is out of range, there are 4",
+            embedded(&[3, 4], &table, &mut out),
+            "row index: token id 4 at entry 1 is out of range, there are 4",
         );
         refused(
-            ops::embed(&table, &[3], &mut out),
+            embedded(&[3], &table, &mut out),
             "embed: out has shape [2, 32], expected [1, 32]",
         );
         refused(
-            ops::embed(&zeros(&device, &[32]), &[3], &mut out),
+            embedded(&[3], &zeros(&device, &[32]), &mut out),
             "embed: table has shape [32], expected [0, 0]",
         );
 
+        refused(
+            embedded(&[2, 1], &zeros(&device, &[3, 32]), &mut out),
+            "embed: the row index was made for n_vocab = 4, found 3",
+        );
         let x = zeros(&device, &[2, 32]);
         refused(
             ops::matmul(&table, &x, &mut out),
@@ -47,19 +57,26 @@ fn matrices_are_checked() {
             "matmul: weight is TQ2_0, which this device does not take here",
         );
         refused(
-            ops::embed(&unknown, &[0, 0], &mut zeros(&device, &[2, 256])),
+            embedded(&[0, 0], &unknown, &mut zeros(&device, &[2, 256])),
             "embed: table is TQ2_0, which this device does not take here",
         );
 
+        let gathered = |ids: &[u32], logit_rows: &[u32], out: &mut Tensor| {
+            ops::gather_rows(&tokens(&device, 4, ids, logit_rows)?, &x, out)
+        };
         refused(
-            ops::gather_rows(&x, &[0, 2], &mut out),
-            "gather_rows: row 2 at entry 1 is out of range, there are 2",
+            gathered(&[0, 0], &[0, 2], &mut out),
+            "row index: logit row 2 at entry 1 is out of range, there are 2",
         );
         refused(
-            ops::gather_rows(&x, &[0], &mut out),
+            gathered(&[0, 0], &[0], &mut out),
             "gather_rows: out has shape [2, 32], expected [1, 32]",
         );
-        assert_eq!(out.to_f32(), [0.0; 64]);
+        refused(
+            gathered(&[0], &[0, 0], &mut out),
+            "gather_rows: x has shape [2, 32], expected [1, 32]",
+        );
+        assert_eq!(out.to_f32().expect("readable"), [0.0; 64]);
     }
 }
 
@@ -80,14 +97,6 @@ fn rows_and_elements_are_checked() {
         refused(
             ops::rms_norm(&x, &half, 1e-5, &mut out),
             "rms_norm: weight is F16, which this device does not take here",
-        );
-        refused(
-            ops::add_bias(&mut out, &half),
-            "add_bias: bias is F16, which this device does not take here",
-        );
-        refused(
-            ops::add_bias(&mut out, &zeros(&device, &[2, 32])),
-            "add_bias: bias has shape [2, 32], expected [32]",
         );
         refused(
             ops::add(&mut out, &narrow),
@@ -125,8 +134,71 @@ fn activations_must_own_their_memory() {
     }
 }
 
+/// Where one of several products is refused, none is computed.
 #[test]
-fn rope_is_checked() {
+fn products_are_checked_before_any_is_computed() {
+    for device in all_devices() {
+        let (weight, x) = (
+            tensor(&device, &[4, 32], &[1.0; 128]),
+            tensor(&device, &[2, 32], &[1.0; 64]),
+        );
+        let biased = |bias| Linear {
+            weight: &weight,
+            bias: Some(bias),
+        };
+        let (mut a, mut b) = (zeros(&device, &[2, 4]), zeros(&device, &[2, 5]));
+        refused(
+            ops::matmul_each(
+                &x,
+                [
+                    (Linear::from(&weight), &mut a),
+                    (Linear::from(&weight), &mut b),
+                ],
+            ),
+            "matmul_each: out has shape [2, 5], expected [2, 4]",
+        );
+        let long = zeros(&device, &[5]);
+        refused(
+            ops::matmul_add(biased(&long), &x, &mut a),
+            "matmul_add: bias has shape [5], expected [4]",
+        );
+        let half = view(&device, TensorType::F16, &[4], &[0; 8], 0);
+        refused(
+            ops::matmul(biased(&half), &x, &mut a),
+            "matmul: bias is F16, which this device does not take here",
+        );
+        let other = zeros(&device, &[3, 32]);
+        refused(
+            ops::gated(
+                Linear::from(&weight),
+                Linear::from(&other),
+                Activation::Silu,
+                &x,
+                &mut a,
+            ),
+            "gated: up has shape [3, 32], expected [4, 32]",
+        );
+        refused(
+            ops::gated(
+                Linear::from(&weight),
+                Linear::from(&weight),
+                Activation::Silu,
+                &x,
+                &mut b,
+            ),
+            "gated: out has shape [2, 5], expected [2, 4]",
+        );
+        refused(ops::argmax(&a, &mut [0; 3]), "argmax: 3 places, expected 2");
+        assert_eq!(
+            a.to_f32().expect("readable"),
+            [0.0; 8],
+            "nothing was written"
+        );
+    }
+}
+
+#[test]
+fn rope_tables_are_checked() {
     let params = RopeParams {
         dims: 8,
         base: 1e4,
@@ -134,30 +206,6 @@ fn rope_is_checked() {
         scaling: RopeScaling::None,
         attn_factor: 1.0,
     };
-    let table = RopeTable::new(params, None).expect("dims are even");
-    for device in all_devices() {
-        let mut x = zeros(&device, &[2, 32]);
-        refused(
-            ops::rope(&mut x, &[0], &table, 4),
-            "rope: 1 positions, expected 2",
-        );
-        refused(
-            ops::rope(&mut x, &[0, 1], &table, 5),
-            "rope: x has shape [2, 32], expected [2, 40]",
-        );
-        refused(
-            ops::rope(&mut x, &[0, 1], &table, 8),
-            "rope: x has shape [2, 32], expected [2, 64]",
-        );
-        refused(
-            ops::rope(&mut x, &[0, 1], &table, 0),
-            "rope: x has shape [2, 32], expected [2, 0]",
-        );
-        refused(
-            ops::rope(&mut x, &[0, 1], &table, usize::MAX),
-            &format!("rope: x has shape [2, 32], expected [2, {}]", usize::MAX),
-        );
-    }
     let odd = RopeTable::new(RopeParams { dims: 7, ..params }, None);
     assert!(
         matches!(
@@ -192,35 +240,97 @@ const SHAPE: KvShape = KvShape {
 };
 
 #[test]
-fn slots_are_checked() {
+fn keys_and_values_are_checked() {
+    let wide = RopeParams {
+        dims: 10,
+        base: 1e4,
+        kind: RopeKind::Halves,
+        scaling: RopeScaling::None,
+        attn_factor: 1.0,
+    };
+    let wide = RopeTable::new(wide, None).expect("dims are even");
     for device in all_devices() {
+        let rows = placed(&device, SHAPE, &[&[0]], &positions(0, 0, 1)).expect("the place exists");
         let mut store = KvStore::new(&device, SHAPE).expect("small");
-        let (k, v) = (zeros(&device, &[1, 16]), zeros(&device, &[1, 12]));
-        let slot = |block, offset| [KvSlot { block, offset }];
+        let mut write = |rope: &RopeTable, layer, widths: [usize; 3]| {
+            let [mut q, mut k, mut v] = widths.map(|width| zeros(&device, &[1, width]));
+            ops::rope_and_write(&rows, rope, [&mut q, &mut k, &mut v], &mut store, layer)
+        };
+        let rope = no_rope();
         refused(
-            ops::kv_write(&mut store, 2, &k, &v, &slot(0, 0)),
-            "kv_write: layer 2 at entry 0 is out of range, there are 2",
+            write(&rope, 2, [32, 16, 12]),
+            "rope_and_write: layer 2 at entry 0 is out of range, there are 2",
         );
         refused(
-            ops::kv_write(&mut store, 0, &k, &v, &slot(3, 0)),
-            "kv_write: block 3 at entry 0 is out of range, there are 3",
+            write(&rope, 0, [24, 16, 12]),
+            "rope_and_write: q has shape [1, 24], expected [1, 16]",
         );
         refused(
-            ops::kv_write(&mut store, 0, &k, &v, &slot(0, 4)),
-            "kv_write: offset 4 at entry 0 is out of range, there are 4",
+            write(&rope, 0, [32, 12, 12]),
+            "rope_and_write: k has shape [1, 12], expected [1, 16]",
         );
         refused(
-            ops::kv_write(&mut store, 0, &k, &v, &[]),
-            "kv_write: 0 slots, expected 1",
+            write(&rope, 0, [32, 16, 16]),
+            "rope_and_write: v has shape [1, 16], expected [1, 12]",
         );
         refused(
-            ops::kv_write(&mut store, 0, &v, &v, &slot(0, 0)),
-            "kv_write: k has shape [1, 12], expected [1, 16]",
+            write(&wide, 0, [32, 16, 12]),
+            "rope_and_write: q has shape [1, 32], expected [1, 40]",
+        );
+    }
+}
+
+#[test]
+fn indices_are_checked_when_they_are_set() {
+    for device in all_devices() {
+        let place = |table, position| [RowPlace { table, position }];
+        let set = |tables: &[&[u32]], places: &[RowPlace]| {
+            placed(&device, SHAPE, tables, places).map(|_| ())
+        };
+        refused(
+            set(&[&[0]], &place(1, 0)),
+            "row index: table 1 at entry 0 is out of range, there are 1",
         );
         refused(
-            ops::kv_write(&mut store, 0, &k, &k, &slot(0, 0)),
-            "kv_write: v has shape [1, 16], expected [1, 12]",
+            set(&[&[0, 1]], &place(0, 8)),
+            "row index: position 8 at entry 0 is out of range, there are 8",
         );
+        refused(
+            set(&[&[0]], &place(0, u32::MAX)),
+            "row index: position 4294967295 at entry 0 is out of range, there are 4",
+        );
+        refused(
+            set(&[&[]], &place(0, 0)),
+            "row index: position 0 at entry 0 is out of range, there are 0",
+        );
+        refused(
+            set(&[&[0], &[0, 3]], &place(0, 0)),
+            "row index: block 3 at entry 1 is out of range, there are 3",
+        );
+
+        let mut index = tokens(&device, 4, &[1, 2], &[1]).expect("ids exist");
+        let two = [place(0, 0), place(0, 0)].concat();
+        let mut set = |ids: &[u32], places: &[RowPlace], logit_rows: &[u32]| {
+            index.set(StepRows {
+                ids,
+                places,
+                tables: &[&[0]],
+                logit_rows,
+            })
+        };
+        refused(
+            set(&[0; 3], &[two.as_slice(), &two].concat()[..3], &[]),
+            "row index: 3 rows, expected 2",
+        );
+        refused(
+            set(&[0; 2], &two, &[0, 1]),
+            "row index: 2 logit rows, expected 1",
+        );
+        refused(
+            set(&[0; 2], &two[..1], &[]),
+            "row index: 1 places, expected 2",
+        );
+        assert_eq!(index.n_rows(), 2, "the rows are as they were");
     }
 }
 
@@ -228,63 +338,57 @@ fn slots_are_checked() {
 fn contexts_are_checked() {
     for device in all_devices() {
         let store = KvStore::new(&device, SHAPE).expect("small");
-        let q = zeros(&device, &[1, 32]);
         let mut out = tensor(&device, &[1, 24], &[7.0; 24]);
-        let mut ask = |layer, tables: &[&[u32]], table, position| {
-            ops::attention(
-                &q,
-                &store,
-                layer,
-                AttentionRows {
-                    tables,
-                    rows: &[RowPlace { table, position }],
-                },
-                1.0,
-                &mut out,
-            )
+        let mut ask = |kv: KvShape, n_rows, layer, q: usize, sinks: Option<&Tensor>| {
+            let rows = placed(&device, kv, &[&[0]], &positions(0, 0, n_rows))?;
+            let params = AttentionParams {
+                sinks,
+                ..AttentionParams::scaled(1.0)
+            };
+            let q = zeros(&device, &[1, q]);
+            ops::attention(&rows, &q, &store, layer, params, &mut out)
         };
         refused(
-            ask(2, &[&[0]], 0, 0),
+            ask(SHAPE, 1, 2, 32, None),
             "attention: layer 2 at entry 0 is out of range, there are 2",
         );
         refused(
-            ask(0, &[&[0]], 1, 0),
-            "attention: table 1 at entry 0 is out of range, there are 1",
+            ask(SHAPE, 2, 0, 32, None),
+            "attention: q has shape [1, 32], expected [2, 32]",
         );
         refused(
-            ask(0, &[&[0, 1]], 0, 8),
-            "attention: position 8 at entry 0 is out of range, there are 8",
-        );
-        refused(
-            ask(0, &[&[0]], 0, u32::MAX),
-            "attention: position 4294967295 at entry 0 is out of range, there are 4",
-        );
-        refused(
-            ask(0, &[&[]], 0, 0),
-            "attention: position 0 at entry 0 is out of range, there are 0",
-        );
-        refused(
-            ask(0, &[&[0], &[0, 3]], 0, 0),
-            "attention: block 3 at entry 1 is out of range, there are 3",
-        );
-        let none = AttentionRows {
-            tables: &[],
-            rows: &[],
-        };
-        refused(
-            ops::attention(&q, &store, 0, none, 1.0, &mut out),
-            "attention: 0 places, expected 1",
-        );
-        let odd = zeros(&device, &[1, 24]);
-        refused(
-            ops::attention(&odd, &store, 0, none, 1.0, &mut out),
+            ask(SHAPE, 1, 0, 24, None),
             "attention: q has shape [1, 24], expected [1, 16]",
         );
         refused(
-            ops::attention(&zeros(&device, &[1, 16]), &store, 0, none, 1.0, &mut out),
+            ask(SHAPE, 1, 0, 16, None),
             "attention: out has shape [1, 24], expected [1, 12]",
         );
-        assert_eq!(out.to_f32(), [7.0; 24], "nothing was written");
+        refused(
+            ask(SHAPE, 1, 0, 32, Some(&zeros(&device, &[3]))),
+            "attention: sinks has shape [3], expected [4]",
+        );
+        let larger = KvShape {
+            n_blocks: 4,
+            ..SHAPE
+        };
+        refused(
+            ask(larger, 1, 0, 32, None),
+            "attention: the row index was made for n_blocks = 4, found 3",
+        );
+        let other = KvShape {
+            block_len: 5,
+            ..SHAPE
+        };
+        refused(
+            ask(other, 1, 0, 32, None),
+            "attention: the row index was made for block_len = 5, found 4",
+        );
+        assert_eq!(
+            out.to_f32().expect("readable"),
+            [7.0; 24],
+            "nothing was written"
+        );
     }
 }
 
@@ -330,49 +434,35 @@ fn devices_do_not_mix() {
 
 #[test]
 fn no_rows_are_fine_everywhere() {
-    let table = RopeTable::new(
-        RopeParams {
-            dims: 8,
-            base: 1e4,
-            kind: RopeKind::Halves,
-            scaling: RopeScaling::None,
-            attn_factor: 1.0,
-        },
-        None,
-    );
-    let table = table.expect("dims are even");
     for device in all_devices() {
         let (x, mut y) = (zeros(&device, &[0, 32]), zeros(&device, &[0, 32]));
         let weight = zeros(&device, &[32, 32]);
-        ops::embed(&weight, &[], &mut y).expect("embed");
+        let linear = Linear::from(&weight);
+        let mut rows = RowIndex::of(&device, 32, SHAPE, NO_ROWS).expect("nothing is wrong");
+        rows.set(NO_ROWS).expect("nothing is wrong");
+        ops::embed(&rows, &weight, &mut y).expect("embed");
         ops::matmul(&weight, &x, &mut y).expect("matmul");
+        ops::matmul_add(&weight, &x, &mut y).expect("matmul_add");
+        ops::matmul_each(&x, [(linear, &mut y)]).expect("matmul_each");
+        ops::gated(linear, linear, Activation::Silu, &x, &mut y).expect("gated");
         ops::rms_norm(&x, &zeros(&device, &[32]), 1e-5, &mut y).expect("rms_norm");
         ops::add(&mut y, &x).expect("add");
-        ops::add_bias(&mut y, &zeros(&device, &[32])).expect("add_bias");
         ops::activate(&x, &x, &mut zeros(&device, &[0, 32]), Activation::Silu).expect("activate");
-        ops::rope(&mut y, &[], &table, 4).expect("rope");
-        ops::gather_rows(&weight, &[], &mut y).expect("gather_rows");
+        ops::gather_rows(&rows, &x, &mut y).expect("gather_rows");
+        ops::argmax(&y, &mut []).expect("argmax");
         let mut store = KvStore::new(&device, SHAPE).expect("small");
-        ops::kv_write(
-            &mut store,
-            0,
-            &zeros(&device, &[0, 16]),
-            &zeros(&device, &[0, 12]),
-            &[],
-        )
-        .expect("kv_write");
-        let none = AttentionRows {
-            tables: &[],
-            rows: &[],
-        };
-        ops::attention(
-            &zeros(&device, &[0, 32]),
-            &store,
-            0,
-            none,
-            1.0,
-            &mut zeros(&device, &[0, 24]),
-        )
-        .expect("attention");
+        let [mut q, mut k, mut v] = [32, 16, 12].map(|width| zeros(&device, &[0, width]));
+        let qkv = [&mut q, &mut k, &mut v];
+        ops::rope_and_write(&rows, &no_rope(), qkv, &mut store, 0).expect("rope_and_write");
+        let params = AttentionParams::scaled(1.0);
+        let mut out = zeros(&device, &[0, 24]);
+        ops::attention(&rows, &q, &store, 0, params, &mut out).expect("attention");
     }
 }
+
+const NO_ROWS: StepRows<'static> = StepRows {
+    ids: &[],
+    places: &[],
+    tables: &[],
+    logit_rows: &[],
+};

@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 
 use gguf::TensorType;
 use kernels::{
-    Activation, AttentionRows, Device, KvShape, KvSlot, KvStore, RopeKind, RopeParams, RopeScaling,
-    RopeTable, RowPlace, Tensor, ops,
+    Activation, AttentionParams, Device, KvShape, KvStore, Linear, RopeKind, RopeParams,
+    RopeScaling, RopeTable, RowIndex, RowPlace, StepRows, Tensor, ops,
 };
 use proptest::prelude::*;
 
@@ -37,6 +37,7 @@ struct Layer {
     up: Tensor,
     down: Tensor,
     rope: RopeTable,
+    window: Option<NonZeroUsize>,
     n_embd: usize,
     head_dim: usize,
 }
@@ -87,6 +88,8 @@ impl Layer {
             up,
             down,
             rope,
+            // Half of the layers look back a little further than a split.
+            window: NonZeroUsize::new(270).filter(|_| seed.is_multiple_of(2)),
             n_embd,
             head_dim,
         }
@@ -94,12 +97,6 @@ impl Layer {
 
     fn device(&self) -> &Device {
         self.norm.device()
-    }
-
-    fn product(&self, weight: &Tensor, x: &Tensor) -> Tensor {
-        let mut out = zeros(self.device(), &[x.shape()[0], weight.shape()[0]]);
-        ops::matmul(weight, x, &mut out).expect("shapes agree");
-        out
     }
 
     fn normed(&self, x: &Tensor) -> Tensor {
@@ -116,48 +113,44 @@ impl Layer {
         ids: &[u32],
         places: &[RowPlace],
     ) -> Tensor {
-        let block_len = u32::try_from(store.shape().block_len).expect("small");
-        let positions: Vec<u32> = places.iter().map(|place| place.position).collect();
-        let slots: Vec<KvSlot> = places
-            .iter()
-            .map(|place| slot(tables, place, block_len))
-            .collect();
+        let step = StepRows {
+            ids,
+            places,
+            tables,
+            logit_rows: &[],
+        };
+        let rows = RowIndex::of(self.device(), 50, *store.shape(), step).expect("places exist");
         let mut x = zeros(self.device(), &[ids.len(), self.n_embd]);
-        ops::embed(&self.embedding, ids, &mut x).expect("ids exist");
+        ops::embed(&rows, &self.embedding, &mut x).expect("shapes agree");
         let normed = self.normed(&x);
-        let (mut q, mut k, v) = (
-            self.product(&self.q, &normed),
-            self.product(&self.k, &normed),
-            self.product(&self.v, &normed),
-        );
-        ops::rope(&mut q, &positions, &self.rope, HEADS).expect("shapes agree");
-        ops::rope(&mut k, &positions, &self.rope, KV_HEADS).expect("shapes agree");
-        ops::kv_write(store, 0, &k, &v, &slots).expect("slots exist");
+        let kv_len = KV_HEADS * self.head_dim;
+        let [mut q, mut k, mut v] =
+            [self.n_embd, kv_len, kv_len].map(|len| zeros(self.device(), &[ids.len(), len]));
+        let [wq, wk, wv] = [&self.q, &self.k, &self.v].map(Linear::from);
+        ops::matmul_each(&normed, [(wq, &mut q), (wk, &mut k), (wv, &mut v)])
+            .expect("shapes agree");
+        let qkv = [&mut q, &mut k, &mut v];
+        ops::rope_and_write(&rows, &self.rope, qkv, store, 0).expect("shapes agree");
         let mut attended = zeros(self.device(), &[ids.len(), self.n_embd]);
-        let scale = 1.0 / (self.head_dim as f32).sqrt();
-        ops::attention(
-            &q,
-            store,
-            0,
-            AttentionRows {
-                tables,
-                rows: places,
-            },
-            scale,
-            &mut attended,
-        )
-        .expect("places exist");
-        ops::add(&mut x, &self.product(&self.attended, &attended)).expect("shapes agree");
+        let params = AttentionParams {
+            window: self.window,
+            ..AttentionParams::scaled(1.0 / (self.head_dim as f32).sqrt())
+        };
+        ops::attention(&rows, &q, store, 0, params, &mut attended).expect("shapes agree");
+        ops::matmul_add(self.biased(&self.attended), &attended, &mut x).expect("shapes agree");
         let normed = self.normed(&x);
-        let (gate, up) = (
-            self.product(&self.gate, &normed),
-            self.product(&self.up, &normed),
-        );
-        let mut activated = zeros(self.device(), gate.shape());
-        ops::activate(&gate, &up, &mut activated, Activation::Silu).expect("shapes agree");
-        ops::add(&mut x, &self.product(&self.down, &activated)).expect("shapes agree");
-        ops::add_bias(&mut x, &self.bias).expect("shapes agree");
+        let mut activated = zeros(self.device(), &[ids.len(), 3 * self.n_embd]);
+        let [gate, up] = [&self.gate, &self.up].map(Linear::from);
+        ops::gated(gate, up, Activation::Silu, &normed, &mut activated).expect("shapes agree");
+        ops::matmul_add(&self.down, &activated, &mut x).expect("shapes agree");
         x
+    }
+
+    fn biased<'a>(&'a self, weight: &'a Tensor) -> Linear<'a> {
+        Linear {
+            weight,
+            bias: Some(&self.bias),
+        }
     }
 
     /// Runs prompts in the given batches and returns the bits of every row of every sequence, by position. Blocks are handed out in an order that the seed says.
@@ -199,20 +192,15 @@ impl Layer {
                 }));
                 done[run.sequence] += run.len;
             }
-            let x = self.forward(&mut store, &tables, &ids, &places).to_f32();
+            let x = self
+                .forward(&mut store, &tables, &ids, &places)
+                .to_f32()
+                .expect("readable");
             for (place, row) in places.iter().zip(x.chunks_exact(self.n_embd)) {
                 results[place.table as usize].extend(bits(row));
             }
         }
         results
-    }
-}
-
-fn slot(tables: &[&[u32]], place: &RowPlace, block_len: u32) -> KvSlot {
-    let table = tables[place.table as usize];
-    KvSlot {
-        block: table[(place.position / block_len) as usize],
-        offset: place.position % block_len,
     }
 }
 
@@ -270,7 +258,7 @@ proptest! {
                 let weight = weight(device, tensor_type, &[n_out, n_in], &mut Random::new(seed));
                 let mut out = zeros(device, &[rows, n_out]);
                 ops::matmul(&weight, &tensor(device, &[rows, n_in], x), &mut out).expect("shapes agree");
-                bits(&out.to_f32())
+                bits(&out.to_f32().expect("readable"))
             };
             let x = Random::new(!seed).numbers(rows * n_in);
             let alone: Vec<u32> = x.chunks_exact(n_in).flat_map(|row| product(&devices[0], 1, row)).collect();

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use gguf::TensorType;
 use half::{bf16, f16};
-use kernels::{Device, OpError, Owner, Tensor};
+use kernels::{
+    Device, KvShape, KvStore, OpError, Owner, RopeKind, RopeParams, RopeScaling, RopeTable,
+    RowIndex, RowPlace, StepRows, Tensor, ops,
+};
 
 /// Devices whose answers are compared with the reference's.
 pub(crate) fn devices() -> Vec<Device> {
@@ -163,6 +166,119 @@ pub(crate) fn tensor(device: &Device, shape: &[usize], numbers: &[f32]) -> Tenso
 
 pub(crate) fn zeros(device: &Device, shape: &[usize]) -> Tensor {
     Tensor::zeros(device, shape).expect("small")
+}
+
+/// A store of one short block, where it does not matter.
+pub(crate) const NO_STORE: KvShape = KvShape {
+    n_layers: 1,
+    n_blocks: 1,
+    block_len: 1,
+    n_kv_heads: 1,
+    head_dim_k: 1,
+    head_dim_v: 1,
+};
+
+/// An index of tokens, all of them at the first position of their sequence.
+pub(crate) fn tokens(
+    device: &Device,
+    n_vocab: usize,
+    ids: &[u32],
+    logit_rows: &[u32],
+) -> Result<RowIndex, OpError> {
+    let place = RowPlace {
+        table: 0,
+        position: 0,
+    };
+    let rows = StepRows {
+        ids,
+        places: &vec![place; ids.len()],
+        tables: &[&[0]],
+        logit_rows,
+    };
+    RowIndex::of(device, n_vocab, NO_STORE, rows)
+}
+
+/// An index of places in the sequences of a store.
+pub(crate) fn placed(
+    device: &Device,
+    kv: KvShape,
+    tables: &[&[u32]],
+    places: &[RowPlace],
+) -> Result<RowIndex, OpError> {
+    let rows = StepRows {
+        ids: &vec![0; places.len()],
+        places,
+        tables,
+        logit_rows: &[],
+    };
+    RowIndex::of(device, 1, kv, rows)
+}
+
+/// The places of a sequence's positions from `first` on.
+pub(crate) fn positions(table: usize, first: usize, len: usize) -> Vec<RowPlace> {
+    let number = |n| u32::try_from(n).expect("small");
+    (first..first + len)
+        .map(|position| RowPlace {
+            table: number(table),
+            position: number(position),
+        })
+        .collect()
+}
+
+/// Turns nothing.
+pub(crate) fn no_rope() -> RopeTable {
+    let params = RopeParams {
+        dims: 0,
+        base: 1.0,
+        kind: RopeKind::Halves,
+        scaling: RopeScaling::None,
+        attn_factor: 1.0,
+    };
+    RopeTable::new(params, None).expect("dims are even")
+}
+
+/// Rotates the same numbers as queries and as keys: `x` is `[positions.len(), n_heads * head_dim]`.
+pub(crate) fn roped(
+    device: &Device,
+    x: &[f32],
+    positions: &[u32],
+    rope: &RopeTable,
+    n_heads: usize,
+) -> [Tensor; 2] {
+    let cols = x.len() / positions.len();
+    let kv = KvShape {
+        block_len: 1 << 17,
+        n_kv_heads: n_heads,
+        head_dim_k: cols / n_heads,
+        ..NO_STORE
+    };
+    let mut store = KvStore::new(device, kv).expect("what is not written takes no memory");
+    let places: Vec<RowPlace> = positions
+        .iter()
+        .map(|&position| RowPlace { table: 0, position })
+        .collect();
+    let rows = placed(device, kv, &[&[0]], &places).expect("places exist");
+    let shape = [positions.len(), cols];
+    let (mut q, mut k) = (tensor(device, &shape, x), tensor(device, &shape, x));
+    let mut v = zeros(device, &[positions.len(), n_heads]);
+    ops::rope_and_write(&rows, rope, [&mut q, &mut k, &mut v], &mut store, 0)
+        .expect("shapes agree");
+    [q, k]
+}
+
+/// Writes keys and values as they are.
+pub(crate) fn write_kv(rows: &RowIndex, store: &mut KvStore, layer: usize, [k, v]: [&[f32]; 2]) {
+    let (shape, device) = (*store.shape(), store.device().clone());
+    let n_rows = rows.n_rows();
+    let (k_len, v_len) = (
+        shape.n_kv_heads * shape.head_dim_k,
+        shape.n_kv_heads * shape.head_dim_v,
+    );
+    let mut q = zeros(&device, &[n_rows, k_len]);
+    let mut k = tensor(&device, &[n_rows, k_len], k);
+    let mut v = tensor(&device, &[n_rows, v_len], v);
+    ops::rope_and_write(rows, &no_rope(), [&mut q, &mut k, &mut v], store, layer)
+        .expect("shapes agree");
 }
 
 /// How far a result may be from the reference's: `abs + rel · scale`, where the scale of an element is what the caller says, or its own magnitude.

@@ -1,16 +1,18 @@
 //! The reference device against numbers worked out by hand: everything else is compared with it.
 
 use kernels::{
-    Activation, AttentionRows, Device, KvShape, KvSlot, KvStore, RopeKind, RopeParams, RopeScaling,
-    RopeTable, RowPlace, Tensor, ops,
+    Activation, AttentionParams, Device, KvShape, KvStore, Linear, RopeKind, RopeParams,
+    RopeScaling, RopeTable, Tensor, ops,
 };
 
-use crate::support::{Tolerance, check_close, must, tensor, zeros};
+use crate::support::{
+    Tolerance, check_close, must, placed, positions, roped, tensor, tokens, write_kv, zeros,
+};
 
 fn check(found: &Tensor, expected: &[f32]) {
     must(
         check_close(
-            &found.to_f32(),
+            &found.to_f32().expect("readable"),
             expected,
             Tolerance {
                 abs: 1e-6,
@@ -36,10 +38,11 @@ fn embed_and_gather_copy_rows() {
     let device = Device::reference();
     let table = tensor(&device, &[3, 2], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
     let mut out = zeros(&device, &[3, 2]);
-    ops::embed(&table, &[2, 0, 2], &mut out).expect("ids exist");
+    let rows = tokens(&device, 3, &[2, 0, 2], &[1]).expect("ids exist");
+    ops::embed(&rows, &table, &mut out).expect("shapes agree");
     check(&out, &[4.0, 5.0, 0.0, 1.0, 4.0, 5.0]);
     let mut last = zeros(&device, &[1, 2]);
-    ops::gather_rows(&out, &[1], &mut last).expect("the row exists");
+    ops::gather_rows(&rows, &out, &mut last).expect("shapes agree");
     check(&last, &[0.0, 1.0]);
 }
 
@@ -58,7 +61,8 @@ fn rms_norm_divides_by_the_root_of_the_mean_square() {
 fn elementwise_operations() {
     let device = Device::reference();
     let mut x = tensor(&device, &[2, 2], &[1.0, 2.0, 3.0, 4.0]);
-    ops::add_bias(&mut x, &tensor(&device, &[2], &[10.0, 20.0])).expect("shapes agree");
+    let ten = tensor(&device, &[2, 2], &[10.0, 20.0, 10.0, 20.0]);
+    ops::add(&mut x, &ten).expect("shapes agree");
     check(&x, &[11.0, 22.0, 13.0, 24.0]);
     let y = tensor(&device, &[2, 2], &[1.0, -1.0, 0.0, 0.5]);
     ops::add(&mut x, &y).expect("shapes agree");
@@ -83,13 +87,9 @@ fn rope_turns_pairs_by_the_position() {
     let (cos, sin) = (2.0_f32.cos(), 2.0_f32.sin());
     let turned = |kind, factors: Option<&[f32]>, numbers: &[f32]| {
         let table = RopeTable::new(params(kind), factors).expect("dims are even");
-        let mut x = tensor(
-            &device,
-            &[2, 5],
-            &[numbers, &[1.0, 2.0, 3.0, 4.0, 5.0]].concat(),
-        );
-        ops::rope(&mut x, &[2, 0], &table, 1).expect("shapes agree");
-        x
+        let x = [numbers, &[1.0, 2.0, 3.0, 4.0, 5.0]].concat();
+        let [q, _] = roped(&device, &x, &[2, 0], &table, 1);
+        q
     };
     let same = [1.0, 2.0, 3.0, 4.0, 5.0];
     let interleaved = turned(RopeKind::Interleaved, None, &[1.0, 0.0, 0.0, 1.0, 7.0]);
@@ -170,31 +170,104 @@ fn attention_averages_what_it_may_see() {
         head_dim_k: 1,
         head_dim_v: 2,
     };
+    let rows = placed(&device, shape, &[&[2, 0]], &positions(0, 0, 3)).expect("places exist");
     let mut store = KvStore::new(&device, shape).expect("small");
-    let k = tensor(&device, &[3, 1], &[0.0, 0.0, 2.0_f32.ln()]);
-    let v = tensor(&device, &[3, 2], &[1.0, 10.0, 3.0, 30.0, 8.0, 0.0]);
-    let slots = [(2, 0), (2, 1), (0, 0)].map(|(block, offset)| KvSlot { block, offset });
-    ops::kv_write(&mut store, 0, &k, &v, &slots).expect("slots exist");
+    let k = [0.0, 0.0, 2.0_f32.ln()];
+    let v = [1.0, 10.0, 3.0, 30.0, 8.0, 0.0];
+    write_kv(&rows, &mut store, 0, [&k, &v]);
     // Two heads share the keys; the second asks with a query twice as large.
     let q = tensor(&device, &[3, 2], &[1.0, 2.0, 1.0, 2.0, 1.0, 2.0]);
-    let mut out = zeros(&device, &[3, 4]);
-    let rows = [0, 1, 2].map(|position| RowPlace { table: 0, position });
-    ops::attention(
-        &q,
-        &store,
-        0,
-        AttentionRows {
-            tables: &[&[2, 0]],
-            rows: &rows,
-        },
-        1.0,
-        &mut out,
-    )
-    .expect("places exist");
+    let attended = |params| {
+        let mut out = zeros(&device, &[3, 4]);
+        ops::attention(&rows, &q, &store, 0, params, &mut out).expect("shapes agree");
+        out
+    };
+    let plain = AttentionParams::scaled(1.0);
     let expected = [
         [1.0, 10.0, 1.0, 10.0],
         [2.0, 20.0, 2.0, 20.0],
         [20.0 / 4.0, 10.0, 36.0 / 6.0, 40.0 / 6.0],
     ];
-    check(&out, expected.as_flattened());
+    check(&attended(plain), expected.as_flattened());
+
+    let window = std::num::NonZeroUsize::new(2);
+    let expected = [
+        [1.0, 10.0, 1.0, 10.0],
+        [2.0, 20.0, 2.0, 20.0],
+        [19.0 / 3.0, 10.0, 35.0 / 5.0, 30.0 / 5.0],
+    ];
+    let windowed = AttentionParams { window, ..plain };
+    check(&attended(windowed), expected.as_flattened());
+
+    // A sink of score ln 3 weighs as much as three positions of score 0; the second head's weighs nothing.
+    let sinks = tensor(&device, &[2], &[3.0_f32.ln(), f32::NEG_INFINITY]);
+    let expected = [
+        [1.0 / 4.0, 10.0 / 4.0, 1.0, 10.0],
+        [4.0 / 5.0, 40.0 / 5.0, 2.0, 20.0],
+        [20.0 / 7.0, 40.0 / 7.0, 36.0 / 6.0, 40.0 / 6.0],
+    ];
+    let sunk = AttentionParams {
+        sinks: Some(&sinks),
+        ..plain
+    };
+    check(&attended(sunk), expected.as_flattened());
+
+    // The third position's scores ln 2 and 2 ln 2 become cap · tanh(score / cap): near the cap's 0.1 both weigh e^0.1, to the seventh decimal.
+    let capped = AttentionParams {
+        soft_cap: Some(0.1),
+        ..plain
+    };
+    let weight = |score: f32| (0.1 * (score / 0.1).tanh()).exp();
+    let last = |weight: f32| [(4.0 + 8.0 * weight) / (2.0 + weight), 40.0 / (2.0 + weight)];
+    let expected = [
+        [1.0, 10.0, 1.0, 10.0],
+        [2.0, 20.0, 2.0, 20.0],
+        [last(weight(2.0_f32.ln())), last(weight(4.0_f32.ln()))]
+            .concat()
+            .try_into()
+            .expect("four numbers"),
+    ];
+    check(&attended(capped), expected.as_flattened());
+}
+
+#[test]
+fn products_take_biases_and_residuals() {
+    let device = Device::reference();
+    let weight = tensor(&device, &[2, 2], &[1.0, 2.0, 0.0, -1.0]);
+    let bias = tensor(&device, &[2], &[10.0, 20.0]);
+    let linear = Linear {
+        weight: &weight,
+        bias: Some(&bias),
+    };
+    let x = tensor(&device, &[1, 2], &[3.0, 4.0]);
+    let mut out = tensor(&device, &[1, 2], &[100.0, 200.0]);
+    ops::matmul_add(linear, &x, &mut out).expect("shapes agree");
+    check(&out, &[121.0, 216.0]);
+    ops::matmul(linear, &x, &mut out).expect("shapes agree");
+    check(&out, &[21.0, 16.0]);
+    let mut plain = zeros(&device, &[1, 2]);
+    let both = [(linear, &mut out), (Linear::from(&weight), &mut plain)];
+    ops::matmul_each(&x, both).expect("shapes agree");
+    check(&out, &[21.0, 16.0]);
+    check(&plain, &[11.0, -4.0]);
+    let mut out = zeros(&device, &[1, 2]);
+    let (gate, up) = (Linear::from(&weight), linear);
+    ops::gated(gate, up, Activation::Silu, &x, &mut out).expect("shapes agree");
+    let silu = |x: f32| x / (1.0 + (-x).exp());
+    check(&out, &[silu(11.0) * 21.0, silu(-4.0) * 16.0]);
+}
+
+#[test]
+fn argmax_is_the_first_of_the_largest() {
+    let device = Device::reference();
+    let nan = f32::NAN;
+    let logits = [
+        [1.0, 3.0, 3.0, nan],
+        [nan, -5.0, -7.0, -5.0],
+        [nan, f32::NEG_INFINITY, nan, nan],
+        [0.0, f32::INFINITY, 1.0, f32::INFINITY],
+    ];
+    let mut best = [9; 4];
+    ops::argmax(&tensor(&device, &[4, 4], logits.as_flattened()), &mut best).expect("four rows");
+    assert_eq!(best, [1, 1, 0, 1]);
 }

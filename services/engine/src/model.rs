@@ -5,7 +5,7 @@ mod workspace;
 
 use std::sync::Arc;
 
-use kernels::{Device, KvShape, OpError, RopeTable, Tensor, ops};
+use kernels::{AttentionParams, Device, KvShape, OpError, RopeTable, Tensor, ops};
 
 use crate::config::ModelConfig;
 use crate::kv_cache::BLOCK_LEN;
@@ -79,10 +79,13 @@ impl Model {
     ) -> Result<(), OpError> {
         let layer = self.plan.layers[index].try_map(|lazy| self.tensor(lazy))?;
         match layer {
-            Layer::Embedding(layer) => self.embed(&layer, rows, workspace),
+            Layer::Embedding(layer) => {
+                workspace.set_rows(rows)?;
+                self.embed(&layer, workspace)
+            }
             // The embedding comes before the blocks.
-            Layer::Block(layer) => self.block(index - 1, &layer, rows, workspace),
-            Layer::Output(layer) => self.output(&layer, rows, workspace),
+            Layer::Block(layer) => self.block(index - 1, &layer, workspace),
+            Layer::Output(layer) => self.output(&layer, workspace),
         }
     }
 
@@ -97,15 +100,17 @@ impl Model {
     fn embed(
         &mut self,
         layer: &Embedding<Tensor>,
-        rows: &Rows,
         workspace: &mut Workspace,
     ) -> Result<(), OpError> {
         if self.rope.is_none() {
-            let factors = layer.rope_factors.as_ref().map(Tensor::to_f32);
+            let factors = layer
+                .rope_factors
+                .as_ref()
+                .map(Tensor::to_f32)
+                .transpose()?;
             self.rope = Some(RopeTable::new(self.config.rope, factors.as_deref())?);
         }
-        workspace.set_rows(rows.len())?;
-        ops::embed(&layer.table, &rows.ids, &mut workspace.x)
+        ops::embed(&workspace.index, &layer.table, &mut workspace.x)
     }
 
     /// `x += attention(norm(x)); x += feed_forward(norm(x))`
@@ -113,62 +118,55 @@ impl Model {
         &self,
         kv_layer: usize,
         layer: &Block<Tensor>,
-        rows: &Rows,
         workspace: &mut Workspace,
     ) -> Result<(), OpError> {
         let w = workspace;
         let eps = self.config.rms_eps;
         ops::rms_norm(&w.x, &layer.attn_norm, eps, &mut w.normed)?;
-        linear(&layer.q, &w.normed, &mut w.q)?;
-        linear(&layer.k, &w.normed, &mut w.k)?;
-        linear(&layer.v, &w.normed, &mut w.v)?;
+        let (q, k, v) = (layer.q.operand(), layer.k.operand(), layer.v.operand());
+        ops::matmul_each(&w.normed, [(q, &mut w.q), (k, &mut w.k), (v, &mut w.v)])?;
         let rope = self
             .rope
             .as_ref()
             .expect("the embedding came before the blocks");
-        ops::rope(&mut w.q, &rows.positions, rope, self.config.n_heads)?;
-        ops::rope(&mut w.k, &rows.positions, rope, self.config.n_kv_heads)?;
-        ops::kv_write(&mut w.kv, kv_layer, &w.k, &w.v, &rows.slots)?;
-        let attended = rows.attention(|rows| {
-            let scale = self.config.attention_scale;
-            ops::attention(&w.q, &w.kv, kv_layer, rows, scale, &mut w.attended)
-        });
-        attended?;
-        linear(&layer.attn_output, &w.attended, &mut w.delta)?;
-        ops::add(&mut w.x, &w.delta)?;
+        let qkv = [&mut w.q, &mut w.k, &mut w.v];
+        ops::rope_and_write(&w.index, rope, qkv, &mut w.kv, kv_layer)?;
+        let params = AttentionParams::scaled(self.config.attention_scale);
+        ops::attention(&w.index, &w.q, &w.kv, kv_layer, params, &mut w.attended)?;
+        ops::matmul_add(layer.attn_output.operand(), &w.attended, &mut w.x)?;
 
         ops::rms_norm(&w.x, &layer.ffn_norm, eps, &mut w.normed)?;
-        linear(&layer.gate, &w.normed, &mut w.gate)?;
-        linear(&layer.up, &w.normed, &mut w.up)?;
-        ops::activate(&w.gate, &w.up, &mut w.activated, self.config.activation)?;
-        linear(&layer.down, &w.activated, &mut w.delta)?;
-        ops::add(&mut w.x, &w.delta)
+        let (gate, up) = (layer.gate.operand(), layer.up.operand());
+        ops::gated(
+            gate,
+            up,
+            self.config.activation,
+            &w.normed,
+            &mut w.activated,
+        )?;
+        ops::matmul_add(layer.down.operand(), &w.activated, &mut w.x)
     }
 
     /// `logits = projection(norm(x))`, for the rows that need logits.
-    fn output(
-        &self,
-        layer: &Output<Tensor>,
-        rows: &Rows,
-        workspace: &mut Workspace,
-    ) -> Result<(), OpError> {
+    fn output(&self, layer: &Output<Tensor>, workspace: &mut Workspace) -> Result<(), OpError> {
         let w = workspace;
-        w.set_logit_rows(rows.logit_rows.len())?;
-        ops::gather_rows(&w.x, &rows.logit_rows, &mut w.gathered)?;
-        ops::rms_norm(
-            &w.gathered,
-            &layer.norm,
-            self.config.rms_eps,
-            &mut w.gathered_normed,
-        )?;
-        linear(&layer.projection, &w.gathered_normed, &mut w.logits)
+        ops::gather_rows(&w.index, &w.x, &mut w.gathered)?;
+        let eps = self.config.rms_eps;
+        ops::rms_norm(&w.gathered, &layer.norm, eps, &mut w.gathered_normed)?;
+        ops::matmul(
+            layer.projection.operand(),
+            &w.gathered_normed,
+            &mut w.logits,
+        )
     }
 }
 
-fn linear(linear: &Linear<Tensor>, x: &Tensor, out: &mut Tensor) -> Result<(), OpError> {
-    ops::matmul(&linear.weight, x, out)?;
-    match &linear.bias {
-        Some(bias) => ops::add_bias(out, bias),
-        None => Ok(()),
+impl Linear<Tensor> {
+    /// As products take it.
+    fn operand(&self) -> kernels::Linear<'_> {
+        kernels::Linear {
+            weight: &self.weight,
+            bias: self.bias.as_ref(),
+        }
     }
 }

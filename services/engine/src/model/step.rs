@@ -1,7 +1,6 @@
-use kernels::{AttentionRows, KvSlot, OpError, RowPlace};
+use kernels::{OpError, RowIndex, RowPlace, StepRows};
 
 use super::{Model, Workspace};
-use crate::kv_cache::BLOCK_LEN;
 use crate::residency::{ModelKey, Residency, Wanted};
 use crate::scheduler::{Batch, SequenceId};
 
@@ -10,11 +9,7 @@ use crate::scheduler::{Batch, SequenceId};
 pub struct Rows {
     /// Token of each row.
     pub ids: Vec<u32>,
-    /// Position of each row in its sequence.
-    pub positions: Vec<u32>,
-    /// Where each row's key and value go.
-    pub slots: Vec<KvSlot>,
-    /// Which table each row reads, and up to where.
+    /// Which table each row has, and its position in the sequence.
     pub places: Vec<RowPlace>,
     /// Blocks of each sequence, in the order of the batch's runs.
     pub tables: Vec<Vec<u32>>,
@@ -33,16 +28,13 @@ impl Rows {
             let (tokens, blocks) = look_up(run.sequence);
             let table = to_u32(rows.tables.len());
             rows.tables.push(blocks.to_vec());
-            for position in run.start..run.end() {
+            let positions = run.start..run.end();
+            for (position, &token) in positions.clone().zip(&tokens[positions]) {
                 if position >= run.logits_from {
                     rows.logit_rows.push(to_u32(rows.ids.len()));
                 }
-                rows.ids.push(tokens[position]);
-                let offset = to_u32(position % BLOCK_LEN);
-                let block = blocks[position / BLOCK_LEN];
-                rows.slots.push(KvSlot { block, offset });
+                rows.ids.push(token);
                 let position = to_u32(position);
-                rows.positions.push(position);
                 rows.places.push(RowPlace { table, position });
             }
         }
@@ -59,12 +51,16 @@ impl Rows {
         self.ids.is_empty()
     }
 
-    /// Calls `f` with the rows in the form that attention takes.
-    pub(super) fn attention<T>(&self, f: impl FnOnce(AttentionRows<'_>) -> T) -> T {
+    /// Puts them into the index that the ops of the step use.
+    /// # Errors
+    /// What the index refuses.
+    pub(super) fn enter(&self, index: &mut RowIndex) -> Result<(), OpError> {
         let tables: Vec<&[u32]> = self.tables.iter().map(Vec::as_slice).collect();
-        f(AttentionRows {
+        index.set(StepRows {
+            ids: &self.ids,
+            places: &self.places,
             tables: &tables,
-            rows: &self.places,
+            logit_rows: &self.logit_rows,
         })
     }
 }
@@ -176,15 +172,10 @@ mod tests {
         };
         let rows = Rows::new(&batch, |id| (&tokens, blocks(id)));
         assert_eq!(rows.ids, [133, 131, 132, 133, 100, 101]);
-        assert_eq!(rows.positions, [33, 31, 32, 33, 0, 1]);
-        let slots: Vec<(u32, u32)> = rows
-            .slots
-            .iter()
-            .map(|slot| (slot.block, slot.offset))
-            .collect();
-        assert_eq!(slots, [(3, 1), (5, 31), (6, 0), (6, 1), (0, 0), (0, 1)]);
-        let tables: Vec<u32> = rows.places.iter().map(|place| place.table).collect();
-        assert_eq!(tables, [0, 1, 1, 1, 2, 2]);
+        let places = rows.places.iter();
+        let places: Vec<(u32, u32)> = places.map(|place| (place.table, place.position)).collect();
+        assert_eq!(places, [(0, 33), (1, 31), (1, 32), (1, 33), (2, 0), (2, 1)]);
+        assert_eq!(rows.tables, [vec![7, 3], vec![5, 6], vec![0]]);
         assert_eq!(rows.logit_rows, [0, 4, 5]);
     }
 }

@@ -1,8 +1,8 @@
 use std::borrow::Cow;
 
-use kernels::{Device, KvStore, OpError, Tensor};
+use kernels::{Device, IndexLimits, KvStore, OpError, RowIndex, Tensor};
 
-use super::Model;
+use super::{Model, Rows};
 
 /// Device memory that a model's steps write to: activations, logits and the KV store. One step at a time.
 #[derive(Debug)]
@@ -19,12 +19,6 @@ pub struct Workspace {
     pub(super) v: Tensor,
     /// `[rows, n_heads * head_dim_v]`
     pub(super) attended: Tensor,
-    /// `[rows, n_embd]`, what a half of a block adds to the hidden state.
-    pub(super) delta: Tensor,
-    /// `[rows, n_ff]`
-    pub(super) gate: Tensor,
-    /// `[rows, n_ff]`
-    pub(super) up: Tensor,
     /// `[rows, n_ff]`
     pub(super) activated: Tensor,
     /// `[logit rows, n_embd]`
@@ -34,6 +28,8 @@ pub struct Workspace {
     /// `[logit rows, n_vocab]`
     pub(super) logits: Tensor,
     pub(super) kv: KvStore,
+    /// The rows of the step that is under way.
+    pub(super) index: RowIndex,
     n_vocab: usize,
 }
 
@@ -51,6 +47,13 @@ impl Workspace {
         let config = model.config();
         let rows = |width: usize| Tensor::zeros(device, &[max_rows, width]);
         let logit_rows = |width: usize| Tensor::zeros(device, &[max_logit_rows, width]);
+        let kv_shape = model.kv_shape(n_blocks);
+        let limits = IndexLimits {
+            max_rows,
+            max_logit_rows,
+            n_vocab: config.n_vocab as usize,
+            kv: kv_shape,
+        };
         Ok(Workspace {
             x: rows(config.n_embd)?,
             normed: rows(config.n_embd)?,
@@ -58,19 +61,19 @@ impl Workspace {
             k: rows(config.n_kv_heads * config.head_dim_k)?,
             v: rows(config.n_kv_heads * config.head_dim_v)?,
             attended: rows(config.n_heads * config.head_dim_v)?,
-            delta: rows(config.n_embd)?,
-            gate: rows(config.n_ff)?,
-            up: rows(config.n_ff)?,
             activated: rows(config.n_ff)?,
             gathered: logit_rows(config.n_embd)?,
             gathered_normed: logit_rows(config.n_embd)?,
             logits: logit_rows(config.n_vocab as usize)?,
-            kv: KvStore::new(device, model.kv_shape(n_blocks))?,
+            kv: KvStore::new(device, kv_shape)?,
+            index: RowIndex::new(device, limits),
             n_vocab: config.n_vocab as usize,
         })
     }
 
-    pub(super) fn set_rows(&mut self, rows: usize) -> Result<(), OpError> {
+    /// Begins a step: its rows are known to every op, and every tensor has as many.
+    pub(super) fn set_rows(&mut self, rows: &Rows) -> Result<(), OpError> {
+        rows.enter(&mut self.index)?;
         let tensors = [
             &mut self.x,
             &mut self.normed,
@@ -78,36 +81,34 @@ impl Workspace {
             &mut self.k,
             &mut self.v,
             &mut self.attended,
-            &mut self.delta,
-            &mut self.gate,
-            &mut self.up,
             &mut self.activated,
         ];
-        tensors
-            .into_iter()
-            .try_for_each(|tensor| tensor.set_rows(rows))
-    }
-
-    pub(super) fn set_logit_rows(&mut self, rows: usize) -> Result<(), OpError> {
+        for tensor in tensors {
+            tensor.set_rows(rows.len())?;
+        }
         let tensors = [
             &mut self.gathered,
             &mut self.gathered_normed,
             &mut self.logits,
         ];
-        tensors
-            .into_iter()
-            .try_for_each(|tensor| tensor.set_rows(rows))
+        for tensor in tensors {
+            tensor.set_rows(rows.logit_rows.len())?;
+        }
+        Ok(())
     }
 
     /// The logits of the step that just ended.
-    pub fn logits(&self) -> Logits<'_> {
-        Logits {
-            values: self
-                .logits
-                .as_f32()
-                .map_or_else(|| Cow::Owned(self.logits.to_f32()), Cow::Borrowed),
+    /// # Errors
+    /// What the device says.
+    pub fn logits(&self) -> Result<Logits<'_>, OpError> {
+        let values = match self.logits.as_f32() {
+            Some(values) => Cow::Borrowed(values),
+            None => Cow::Owned(self.logits.to_f32()?),
+        };
+        Ok(Logits {
+            values,
             n_vocab: self.n_vocab,
-        }
+        })
     }
 }
 

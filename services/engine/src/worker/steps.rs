@@ -182,14 +182,21 @@ impl Worker {
         self.residency.release(key);
         self.scheduler.finish_step(key);
         self.count_step(key, running.step.batch());
-        let logits = workspace.logits();
-        let mut logit_row = 0;
-        for run in &running.step.batch().runs {
-            self.finish_run(run, &logits, logit_row);
-            logit_row += run.end() - run.logits_from;
+        let batch = running.step.batch();
+        match workspace.logits() {
+            Ok(logits) => self.finish_runs(batch, &logits),
+            Err(error) => self.fail(key, batch, &EngineError::Device(Arc::new(error))),
         }
         if let Some(attached) = self.models.get_mut(&key) {
             attached.workspace = Some(workspace);
+        }
+    }
+
+    fn finish_runs(&mut self, batch: &Batch, logits: &Logits<'_>) {
+        let mut first_row = 0;
+        for run in &batch.runs {
+            self.finish_run(run, logits, first_row);
+            first_row += run.end() - run.logits_from;
         }
     }
 

@@ -1,0 +1,235 @@
+//! Which token, position, blocks and logits each row of a step has.
+
+use crate::kv::KvShape;
+use crate::{Device, OpError};
+
+/// Place of a row in its sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowPlace {
+    /// Index into [`StepRows::tables`].
+    pub table: u32,
+    /// Position in the sequence: the row's key and value go there, and it attends to what the model lets it see of `0..=position`.
+    pub position: u32,
+}
+
+/// The rows of one step, as the caller has them.
+#[derive(Debug, Clone, Copy)]
+pub struct StepRows<'a> {
+    /// Token id of each row.
+    pub ids: &'a [u32],
+    /// Place of each row.
+    pub places: &'a [RowPlace],
+    /// Block tables: entry `i` of a table is the block with positions `i * block_len ..`.
+    pub tables: &'a [&'a [u32]],
+    /// The rows of which logits are wanted.
+    pub logit_rows: &'a [u32],
+}
+
+/// What indices may point to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexLimits {
+    /// Rows of a step.
+    pub max_rows: usize,
+    /// Rows of a step of which logits are wanted.
+    pub max_logit_rows: usize,
+    /// Token ids are below it.
+    pub n_vocab: usize,
+    /// The store whose blocks the tables name.
+    pub kv: KvShape,
+}
+
+/// The indices of the step that is under way, checked once for all operations of the step.
+///
+/// # Why a type of its own
+/// Every layer of a step uses the same tokens, positions and block tables. They are held against the sizes of vocabulary and store when they are [set](RowIndex::set); an operation then only
+/// compares those sizes with its operands, and a device whose memory is not the processor's gets all of them in one copy.
+#[derive(Debug)]
+pub struct RowIndex {
+    device: Device,
+    limits: IndexLimits,
+    ids: Vec<u32>,
+    places: Vec<RowPlace>,
+    /// The tables, one after the other.
+    blocks: Vec<u32>,
+    /// Where each table begins in `blocks`, and where the last one ends.
+    table_starts: Vec<usize>,
+    logit_rows: Vec<u32>,
+}
+
+/// What refusals of [`RowIndex::set`] call it.
+const OP: &str = "row index";
+
+impl RowIndex {
+    /// An index without rows.
+    #[must_use]
+    pub fn new(device: &Device, limits: IndexLimits) -> RowIndex {
+        RowIndex {
+            device: device.clone(),
+            limits,
+            ids: Vec::new(),
+            places: Vec::new(),
+            blocks: Vec::new(),
+            table_starts: vec![0],
+            logit_rows: Vec::new(),
+        }
+    }
+
+    /// An index with the given rows and room for no more.
+    ///
+    /// # Errors
+    /// As [`RowIndex::set`].
+    pub fn of(
+        device: &Device,
+        n_vocab: usize,
+        kv: KvShape,
+        rows: StepRows<'_>,
+    ) -> Result<RowIndex, OpError> {
+        let limits = IndexLimits {
+            max_rows: rows.ids.len(),
+            max_logit_rows: rows.logit_rows.len(),
+            n_vocab,
+            kv,
+        };
+        let mut index = RowIndex::new(device, limits);
+        index.set(rows)?;
+        Ok(index)
+    }
+
+    /// Takes the rows of the next step in place of those of the last.
+    ///
+    /// # Errors
+    /// [`OpError::Count`] for more rows than there is room for, or if there is not one place for each id; [`OpError::OutOfRange`] for an id, table, position, block (any entry of any table) or
+    /// logit row that does not exist. The rows are as they were then.
+    pub fn set(&mut self, rows: StepRows<'_>) -> Result<(), OpError> {
+        self.check(rows)?;
+        replace(&mut self.ids, rows.ids);
+        replace(&mut self.places, rows.places);
+        replace(&mut self.logit_rows, rows.logit_rows);
+        self.blocks.clear();
+        self.table_starts.clear();
+        self.table_starts.push(0);
+        for table in rows.tables {
+            self.blocks.extend_from_slice(table);
+            self.table_starts.push(self.blocks.len());
+        }
+        Ok(())
+    }
+
+    fn check(&self, rows: StepRows<'_>) -> Result<(), OpError> {
+        let IndexLimits {
+            max_rows,
+            max_logit_rows,
+            n_vocab,
+            kv,
+        } = self.limits;
+        at_most("rows", max_rows, rows.ids.len())?;
+        at_most("logit rows", max_logit_rows, rows.logit_rows.len())?;
+        if rows.places.len() != rows.ids.len() {
+            return Err(count("places", rows.ids.len(), rows.places.len()));
+        }
+        below("token id", rows.ids, n_vocab)?;
+        below("logit row", rows.logit_rows, rows.ids.len())?;
+        for table in rows.tables {
+            below("block", table, kv.n_blocks)?;
+        }
+        for (entry, place) in rows.places.iter().enumerate() {
+            let Some(table) = rows.tables.get(place.table as usize) else {
+                return Err(out_of_range("table", entry, place.table, rows.tables.len()));
+            };
+            if place.position as usize / kv.block_len >= table.len() {
+                let limit = table.len().saturating_mul(kv.block_len);
+                return Err(out_of_range("position", entry, place.position, limit));
+            }
+        }
+        Ok(())
+    }
+
+    /// The device of the operations that use it.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// What the indices were held against.
+    #[must_use]
+    pub fn limits(&self) -> &IndexLimits {
+        &self.limits
+    }
+
+    /// Rows of the step.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Rows of the step of which logits are wanted.
+    #[must_use]
+    pub fn n_logit_rows(&self) -> usize {
+        self.logit_rows.len()
+    }
+
+    pub(crate) fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    pub(crate) fn places(&self) -> &[RowPlace] {
+        &self.places
+    }
+
+    pub(crate) fn logit_rows(&self) -> &[u32] {
+        &self.logit_rows
+    }
+
+    /// The block table of a row.
+    pub(crate) fn table(&self, row: usize) -> &[u32] {
+        let table = self.places[row].table as usize;
+        &self.blocks[self.table_starts[table]..self.table_starts[table + 1]]
+    }
+
+    /// Block and offset in the block of a row's own position.
+    pub(crate) fn slot(&self, row: usize) -> (usize, usize) {
+        let (position, block_len) = (self.places[row].position as usize, self.limits.kv.block_len);
+        (
+            self.table(row)[position / block_len] as usize,
+            position % block_len,
+        )
+    }
+}
+
+fn replace<T: Copy>(list: &mut Vec<T>, with: &[T]) {
+    list.clear();
+    list.extend_from_slice(with);
+}
+
+fn count(operand: &'static str, expected: usize, found: usize) -> OpError {
+    OpError::Count {
+        op: OP,
+        operand,
+        expected,
+        found,
+    }
+}
+
+fn at_most(operand: &'static str, limit: usize, found: usize) -> Result<(), OpError> {
+    if found <= limit {
+        return Ok(());
+    }
+    Err(count(operand, limit, found))
+}
+
+fn below(what: &'static str, indices: &[u32], limit: usize) -> Result<(), OpError> {
+    match indices.iter().position(|&index| index as usize >= limit) {
+        None => Ok(()),
+        Some(entry) => Err(out_of_range(what, entry, indices[entry], limit)),
+    }
+}
+
+fn out_of_range(what: &'static str, entry: usize, index: u32, limit: usize) -> OpError {
+    OpError::OutOfRange {
+        op: OP,
+        what,
+        entry,
+        index: u64::from(index),
+        limit: limit as u64,
+    }
+}
