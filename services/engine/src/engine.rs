@@ -238,7 +238,7 @@ impl Engine {
 
     /// Hands a request to the worker.
     /// # Errors
-    /// [`EngineError::UnknownModel`], [`EngineError::PromptEmpty`], [`EngineError::PromptTooLong`], [`EngineError::TokenOutOfRange`], [`EngineError::Invalid`], [`EngineError::Unsupported`],
+    /// [`EngineError::UnknownModel`], [`EngineError::PromptEmpty`], [`EngineError::PromptTooLong`], [`EngineError::TokenOutOfRange`], [`EngineError::Invalid`],
     /// [`EngineError::QueueFull`], [`EngineError::ShuttingDown`]. What goes wrong later ends the stream.
     pub fn submit(&self, request: Request) -> Result<EventStream, SubmitError> {
         request.validate()?;
@@ -350,13 +350,18 @@ impl ModelFacts {
                 n_vocab: self.n_vocab,
             });
         }
-        match outside(&request.stopping.stop_token_ids) {
-            None => Ok(()),
-            Some(_) => Err(EngineError::Invalid {
-                field: "stopping.stop_token_ids",
-                reason: "must be tokens of the vocabulary",
-            }),
+        let invalid = |field| {
+            let reason = "must be tokens of the vocabulary";
+            Err(EngineError::Invalid { field, reason })
+        };
+        if outside(&request.stopping.stop_token_ids).is_some() {
+            return invalid("stopping.stop_token_ids");
         }
+        let mut biased = request.sampling.logit_bias.iter();
+        if biased.any(|&(id, _)| id >= self.n_vocab) {
+            return invalid("sampling.logit_bias");
+        }
+        Ok(())
     }
 }
 

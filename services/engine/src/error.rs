@@ -118,12 +118,6 @@ pub enum EngineError {
         #[source]
         cause: Option<Cause>,
     },
-    /// Asked for something that is not served.
-    #[error("{what} is not supported")]
-    Unsupported {
-        /// The field or feature.
-        what: String,
-    },
     /// A field is out of range.
     #[error("{field}: {reason}")]
     Invalid {

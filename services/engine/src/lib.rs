@@ -25,8 +25,8 @@ pub use event::{
     FinishReason, LoadStats, StopMatch, Timings, Token, TokenEvent, TokenLogprob, Usage,
 };
 pub use request::{
-    MAX_STOP_BYTES, MAX_STOP_TOKEN_IDS, MAX_STOPS, MAX_TOP_LOGPROBS, OutputOptions, Request,
-    SamplingParams, Stopping,
+    MAX_LOGIT_BIASES, MAX_STOP_BYTES, MAX_STOP_TOKEN_IDS, MAX_STOPS, MAX_TOP_LOGPROBS,
+    OutputOptions, Request, SamplingParams, Stopping,
 };
 pub use source::{Bytes, SourceError, WeightSource};
 pub use stats::{ModelStats, Stats, WIDE_STEP_ROWS};

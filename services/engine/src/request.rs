@@ -10,6 +10,8 @@ pub const MAX_STOPS: usize = 16;
 pub const MAX_STOP_BYTES: usize = 1024;
 /// The most stop token ids that one request may carry.
 pub const MAX_STOP_TOKEN_IDS: usize = 256;
+/// The most biases that one request may carry.
+pub const MAX_LOGIT_BIASES: usize = 1024;
 /// The largest top-n of log-probabilities.
 pub const MAX_TOP_LOGPROBS: u32 = 20;
 
@@ -42,8 +44,8 @@ pub struct Request {
 
 /// How the next token is chosen from the logits.
 ///
-/// The steps run in this order: `top_k`, `top_p`, `min_p` (each on what the one before left, with the probabilities of temperature 1), then `temperature`, then the draw.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The steps run in the order of [`sampler`](crate::sampler): penalties, biases, `top_k`, `top_p`, `min_p`, `temperature`, the draw.
+#[derive(Clone, Debug, PartialEq)]
 pub struct SamplingParams {
     /// 0 is greedy: the most likely token, the lowest id on a tie. At most 100.
     pub temperature: f32,
@@ -53,6 +55,14 @@ pub struct SamplingParams {
     pub top_p: f32,
     /// Drop tokens less likely than this share of the most likely one, in `[0, 1]`; 0 drops none.
     pub min_p: f32,
+    /// Divides the positive and multiplies the negative logits of tokens that occur in the prompt or in the output so far, however often; above 0, 1 changes nothing.
+    pub repetition_penalty: f32,
+    /// Subtracted from a token's logit for each time that it occurs in the output so far; in `[-2, 2]`.
+    pub frequency_penalty: f32,
+    /// Subtracted from a token's logit if it occurs in the output so far; in `[-2, 2]`.
+    pub presence_penalty: f32,
+    /// Tokens, each at most once, and what is added to their logits, in `[-100, 100]`.
+    pub logit_bias: Vec<(u32, f32)>,
 }
 
 impl SamplingParams {
@@ -62,6 +72,10 @@ impl SamplingParams {
         top_k: 0,
         top_p: 1.0,
         min_p: 0.0,
+        repetition_penalty: 1.0,
+        frequency_penalty: 0.0,
+        presence_penalty: 0.0,
+        logit_bias: Vec::new(),
     };
 
     /// Checks the range of every field.
@@ -78,6 +92,37 @@ impl SamplingParams {
         if !(0.0..=1.0).contains(&self.min_p) {
             return invalid("sampling.min_p", "must be a number from 0 to 1");
         }
+        if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
+            return invalid("sampling.repetition_penalty", "must be a number above 0");
+        }
+        for (field, penalty) in [
+            ("sampling.frequency_penalty", self.frequency_penalty),
+            ("sampling.presence_penalty", self.presence_penalty),
+        ] {
+            if !(-2.0..=2.0).contains(&penalty) {
+                return invalid(field, "must be a number from -2 to 2");
+            }
+        }
+        self.validate_biases()
+    }
+
+    fn validate_biases(&self) -> Result<(), EngineError> {
+        let invalid = |reason| {
+            let field = "sampling.logit_bias";
+            Err(EngineError::Invalid { field, reason })
+        };
+        if self.logit_bias.len() > MAX_LOGIT_BIASES {
+            return invalid("must have at most 1,024 items");
+        }
+        let mut ids: Vec<u32> = self.logit_bias.iter().map(|&(id, _)| id).collect();
+        ids.sort_unstable();
+        if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+            return invalid("must name each token once");
+        }
+        let mut biases = self.logit_bias.iter();
+        if biases.any(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
+            return invalid("each bias must be a number from -100 to 100");
+        }
         Ok(())
     }
 }
@@ -93,7 +138,7 @@ pub struct Stopping {
     pub stop_token_ids: Vec<u32>,
     /// Go on past the model's own end-of-generation tokens.
     pub ignore_eos: bool,
-    /// No stop before so many tokens. Only 0 is served.
+    /// No stop before so many tokens: until then, what would end the output is not chosen, and stop strings are not looked for. At most `max_tokens`.
     pub min_tokens: u32,
 }
 
@@ -109,7 +154,7 @@ pub struct OutputOptions {
 impl Request {
     /// Checks what can be checked without knowing the model.
     /// # Errors
-    /// [`EngineError::PromptEmpty`], [`EngineError::Invalid`] or [`EngineError::Unsupported`].
+    /// [`EngineError::PromptEmpty`] or [`EngineError::Invalid`].
     pub fn validate(&self) -> Result<(), EngineError> {
         let invalid = |field, reason| Err(EngineError::Invalid { field, reason });
         if self.prompt.is_empty() {
@@ -130,10 +175,11 @@ impl Request {
         if stopping.stop_token_ids.len() > MAX_STOP_TOKEN_IDS {
             return invalid("stopping.stop_token_ids", "must have at most 256 items");
         }
-        if stopping.min_tokens > 0 {
-            return Err(EngineError::Unsupported {
-                what: "stopping.min_tokens".to_owned(),
-            });
+        if stopping
+            .max_tokens
+            .is_some_and(|max| stopping.min_tokens > max)
+        {
+            return invalid("stopping.min_tokens", "must be at most max_tokens");
         }
         if self.output.logprobs.is_some_and(|n| n > MAX_TOP_LOGPROBS) {
             return invalid("output.logprobs", "must be at most 20");
@@ -175,5 +221,27 @@ mod tests {
         check(|p| p.min_p = 1.0, None);
         check(|p| p.min_p = -1.0, Some("sampling.min_p"));
         check(|p| p.min_p = f32::INFINITY, Some("sampling.min_p"));
+        let repetition = Some("sampling.repetition_penalty");
+        check(|p| p.repetition_penalty = 1e-9, None);
+        check(|p| p.repetition_penalty = 0.0, repetition);
+        check(|p| p.repetition_penalty = f32::INFINITY, repetition);
+        check(|p| p.repetition_penalty = f32::NAN, repetition);
+        check(|p| p.frequency_penalty = -2.0, None);
+        check(
+            |p| p.frequency_penalty = 2.1,
+            Some("sampling.frequency_penalty"),
+        );
+        check(
+            |p| p.presence_penalty = f32::NAN,
+            Some("sampling.presence_penalty"),
+        );
+        let bias = Some("sampling.logit_bias");
+        check(|p| p.logit_bias = vec![(1, 100.0), (0, -100.0)], None);
+        check(|p| p.logit_bias = vec![(1, 1.0), (2, 0.0), (1, 1.0)], bias);
+        check(|p| p.logit_bias = vec![(1, f32::NAN)], bias);
+        check(
+            |p| p.logit_bias = (0..1025).map(|id| (id, 0.0)).collect(),
+            bias,
+        );
     }
 }

@@ -1,174 +1,243 @@
 //! From a row of logits to a token id, and to log-probabilities.
 //!
+//! # The order of things
+//! 1. Penalties, on the model's own logits: repetition first, then frequency and presence.
+//! 2. Biases, added as they were sent: no penalty scales them.
+//! 3. What may not come yet (the tokens that would end the output before `min_tokens`) becomes impossible.
+//! 4. `top_k`, `top_p`, `min_p`, each on what the one before left, with the probabilities of temperature 1.
+//! 5. `temperature`, and the draw.
+//!
+//! Log-probabilities look at the model's own logits, before all of this.
+//!
+//! # Odd logits
 //! Logits may hold anything. NaN counts as impossible; if one or more are +∞, those share all probability; if nothing is possible, token 0 is taken.
+//!
+//! # What it costs
+//! A vocabulary has a hundred thousand tokens and more, and a row is looked at for every token of every sequence. Greedy choice is one pass; a draw takes one pass more for the sum of the probabilities; truncation never sorts more
+//! than what it keeps, or what it must look at to find out. Nothing is allocated once the [`Scratch`] has seen a row, but for what a completion says for the first time.
 
-use std::cmp::Ordering;
+mod adjust;
+mod exp;
+mod logprobs;
+mod row;
+mod select;
 
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use crate::SamplingParams;
 
-/// Chooses tokens for one sequence. What it draws depends on the seed and on the token's index in the output, not on what was drawn before or beside it.
+use adjust::Adjustment;
+use exp::exp;
+use select::{Candidate, best, keep_min_p, keep_top_p, shortest_run};
+
+pub use logprobs::Logprobs;
+pub use row::most_likely;
+
+/// How much of a row of logits has to be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// What [`most_likely`] answers; a device can find that out by itself.
+    MostLikely,
+    /// Every logit.
+    Row,
+}
+
+/// What is seen of a row of logits.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    /// The token that [`most_likely`] answers.
+    MostLikely(u32),
+    /// Every logit, `[n_vocab]`.
+    Row(&'a [f32]),
+}
+
+/// Memory that samplers work in, one after the other.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// A row that had to be changed, `[n_vocab]`.
+    row: Vec<f32>,
+    candidates: Vec<Candidate>,
+    /// What the shares of each block of the row add up to.
+    sums: Vec<f64>,
+}
+
+/// Chooses the tokens of one sequence. What it draws depends on the seed and on the token's index in the output, not on what was drawn before or beside it.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     params: SamplingParams,
     seed: u64,
-    /// Used again for each token.
-    candidates: Vec<Candidate>,
+    /// The token that comes next, as number of the output.
+    index: u64,
+    adjustment: Adjustment,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Candidate {
-    id: u32,
-    logit: f32,
+/// Tokens that may not come before there are so many others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NotYet {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// The least number of others.
+    pub min_tokens: u32,
 }
 
 impl Sampler {
-    /// A sampler for valid `params`.
-    pub fn new(params: SamplingParams, seed: u64) -> Sampler {
+    /// A sampler for valid `params` and a sequence that begins with `prompt`.
+    pub fn new(params: SamplingParams, prompt: &[u32], not_yet: NotYet, seed: u64) -> Sampler {
         Sampler {
+            adjustment: Adjustment::new(&params, prompt, not_yet),
             params,
             seed,
-            candidates: Vec::new(),
+            index: 0,
         }
     }
 
-    /// The token for a row of logits `[n_vocab]`, as number `index` of the output.
-    pub fn sample(&mut self, logits: &[f32], index: u64) -> u32 {
-        if self.params.temperature == 0.0 {
-            return most_likely(logits);
+    /// What it has to see of the next row.
+    pub fn needs(&self) -> Needs {
+        if self.is_greedy() && !self.adjustment.changes(self.index) {
+            Needs::MostLikely
+        } else {
+            Needs::Row
         }
-        let mut candidates = std::mem::take(&mut self.candidates);
-        candidates.clear();
-        candidates.extend(possible(logits));
-        self.truncate(&mut candidates);
-        let token = self.draw(&candidates, index);
-        self.candidates = candidates;
+    }
+
+    /// Chooses the next token of the output, which then counts as said.
+    ///
+    /// # Panics
+    /// If less is seen than it [`needs`](Sampler::needs).
+    pub fn sample(&mut self, seen: Seen<'_>, scratch: &mut Scratch) -> u32 {
+        let token = match seen {
+            Seen::MostLikely(token) => {
+                assert_eq!(self.needs(), Needs::MostLikely, "the row has to be seen");
+                token
+            }
+            Seen::Row(row) => self.choose(row, scratch),
+        };
+        self.adjustment.said(token);
+        self.index += 1;
         token
     }
 
-    /// Applies top-k, top-p and min-p in this order, each to what the one before left.
-    fn truncate(&self, candidates: &mut Vec<Candidate>) {
+    fn is_greedy(&self) -> bool {
+        self.params.temperature == 0.0 || self.params.top_k == 1
+    }
+
+    fn choose(&self, row: &[f32], scratch: &mut Scratch) -> u32 {
+        let Scratch {
+            row: changed,
+            candidates,
+            sums,
+        } = scratch;
+        let row = if self.adjustment.changes(self.index) {
+            changed.clear();
+            changed.extend_from_slice(row);
+            self.adjustment.apply(changed, self.index);
+            &changed[..]
+        } else {
+            row
+        };
+        if self.is_greedy() {
+            return most_likely(row);
+        }
+        let peak = row::max(row);
+        if peak == f32::NEG_INFINITY {
+            return 0;
+        }
+        if peak < f32::INFINITY {
+            return self.draw(row, peak, candidates, sums);
+        }
+        // Those at the top share everything: the others become impossible.
+        let share = |logit: &f32| {
+            if *logit == peak {
+                0.0
+            } else {
+                f32::NEG_INFINITY
+            }
+        };
+        let shares: Vec<f32> = row.iter().map(share).collect();
+        self.draw(&shares, 0.0, candidates, sums)
+    }
+
+    /// Truncates and draws. `peak` is the row's highest logit, a finite one.
+    fn draw(
+        &self,
+        row: &[f32],
+        peak: f32,
+        candidates: &mut Vec<Candidate>,
+        sums: &mut Vec<f64>,
+    ) -> u32 {
         let SamplingParams {
+            temperature,
             top_k,
             top_p,
             min_p,
             ..
         } = self.params;
-        if top_k > 0 && (top_k as usize) < candidates.len() {
-            keep_best(candidates, top_k as usize);
-        }
-        if top_p < 1.0 {
-            keep_top_p(candidates, f64::from(top_p));
+        let uniform = uniform(self.seed, self.index);
+        let top_k = top_k as usize;
+        let cuts = (1..row.len()).contains(&top_k);
+        match (cuts, top_p < 1.0, min_p > 0.0) {
+            (false, false, false) => return draw_of_row(row, peak, temperature, uniform, sums),
+            (true, _, _) => {
+                best(row, top_k, candidates);
+                if top_p < 1.0 {
+                    let kept = shortest_run(candidates, peak, top_p);
+                    candidates.truncate(kept);
+                }
+            }
+            (false, true, _) => keep_top_p(row, peak, top_p, candidates),
+            (false, false, true) => select::all(row, candidates),
         }
         if min_p > 0.0 {
-            let max = max_logit(candidates);
-            let least = max + min_p.ln();
-            candidates.retain(|candidate| candidate.logit >= least || candidate.logit == max);
+            keep_min_p(candidates, peak, min_p);
         }
+        draw_of(candidates, peak, temperature, uniform)
     }
+}
 
-    /// Draws in proportion to the probabilities at this temperature.
-    fn draw(&self, candidates: &[Candidate], index: u64) -> u32 {
-        let temperature = f64::from(self.params.temperature);
-        let max = max_logit(candidates);
-        let weights = || {
-            candidates
-                .iter()
-                .map(|candidate| weight(candidate.logit, max, temperature))
-        };
-        let target = uniform(self.seed, index) * weights().sum::<f64>();
-        let mut sum = 0.0;
-        for (candidate, weight) in candidates.iter().zip(weights()) {
-            sum += weight;
-            if sum > target {
-                return candidate.id;
-            }
+/// Draws from a whole row in proportion to the probabilities at `temperature`: first a block, then a token of it.
+fn draw_of_row(row: &[f32], peak: f32, temperature: f32, uniform: f64, sums: &mut Vec<f64>) -> u32 {
+    sums.clear();
+    sums.extend(exp::block_sums(row, peak, temperature));
+    let mut target = uniform * sums.iter().sum::<f64>();
+    let mut last = 0;
+    for (block, &sum) in sums.iter().enumerate().filter(|(_, sum)| **sum > 0.0) {
+        last = block;
+        if target < sum {
+            break;
         }
-        // Nothing is possible at all: weights are all 0.
-        candidates.first().map_or(0, |candidate| candidate.id)
+        target -= sum;
     }
-}
-
-/// The token with the highest logit; the lowest id on a tie.
-fn most_likely(logits: &[f32]) -> u32 {
-    let mut best = Candidate {
-        id: 0,
-        logit: f32::NEG_INFINITY,
-    };
-    for candidate in possible(logits) {
-        if candidate.logit > best.logit {
-            best = candidate;
-        }
-    }
-    best.id
-}
-
-/// Every token that is no NaN, by id.
-fn possible(logits: &[f32]) -> impl Iterator<Item = Candidate> {
-    let all = (0..)
-        .zip(logits)
-        .map(|(id, &logit)| Candidate { id, logit });
-    all.filter(|candidate| !candidate.logit.is_nan())
-}
-
-/// Best first; the lower id first among equals. NaN never gets here.
-fn by_rank(a: &Candidate, b: &Candidate) -> Ordering {
-    let by_logit = b.logit.partial_cmp(&a.logit).unwrap_or(Ordering::Equal);
-    by_logit.then(a.id.cmp(&b.id))
-}
-
-fn max_logit(candidates: &[Candidate]) -> f32 {
-    let logits = candidates.iter().map(|candidate| candidate.logit);
-    logits.fold(f32::NEG_INFINITY, f32::max)
-}
-
-/// The share of a token, not normalised: 1 for the most likely one.
-fn weight(logit: f32, max: f32, temperature: f64) -> f64 {
-    if logit == max {
-        return f64::from(u8::from(max > f32::NEG_INFINITY));
-    }
-    let below = f64::from(logit) - f64::from(max);
-    (below / temperature).exp()
-}
-
-/// Keeps the `k` best, sorted.
-fn keep_best(candidates: &mut Vec<Candidate>, k: usize) {
-    if k < candidates.len() {
-        candidates.select_nth_unstable_by(k, by_rank);
-        candidates.truncate(k);
-    }
-    candidates.sort_unstable_by(by_rank);
-}
-
-/// Keeps the shortest run of best tokens whose probabilities add up to at least `top_p`, sorted.
-fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f64) {
-    let max = max_logit(candidates);
-    let total: f64 = candidates
+    let first = last * row::BLOCK;
+    let logits = &row[first..row.len().min(first + row::BLOCK)];
+    let shares = logits
         .iter()
-        .map(|candidate| weight(candidate.logit, max, 1.0))
-        .sum();
-    let target = top_p * total;
-    // The run is short as a rule, so the whole vocabulary is sorted only if a shorter prefix does not reach.
-    let mut sorted = 256;
-    loop {
-        let prefix = sorted.min(candidates.len());
-        if prefix < candidates.len() {
-            candidates.select_nth_unstable_by(prefix, by_rank);
+        .map(|&logit| exp((logit - peak) / temperature));
+    pick((row::id(first)..).zip(shares), target)
+}
+
+/// Draws from candidates in proportion to the probabilities at `temperature`.
+fn draw_of(candidates: &[Candidate], peak: f32, temperature: f32, uniform: f64) -> u32 {
+    let shares = || {
+        candidates
+            .iter()
+            .map(|candidate| (candidate.id, exp((candidate.logit - peak) / temperature)))
+    };
+    let total: f64 = shares().map(|(_, share)| f64::from(share)).sum();
+    pick(shares(), uniform * total)
+}
+
+/// The token at which the shares add up to more than `target`; the last possible one if rounding leaves less than that.
+fn pick(shares: impl Iterator<Item = (u32, f32)>, mut target: f64) -> u32 {
+    let mut picked = 0;
+    for (id, share) in shares.filter(|&(_, share)| share > 0.0) {
+        picked = id;
+        target -= f64::from(share);
+        if target < 0.0 {
+            break;
         }
-        candidates[..prefix].sort_unstable_by(by_rank);
-        let mut sum = 0.0;
-        let reached = candidates[..prefix].iter().position(|candidate| {
-            sum += weight(candidate.logit, max, 1.0);
-            sum >= target
-        });
-        if reached.is_some() || prefix == candidates.len() {
-            candidates.truncate(reached.map_or(prefix, |last| last + 1));
-            return;
-        }
-        sorted *= 8;
     }
+    picked
 }
 
 /// A number in `[0, 1)` that belongs to this seed and index: ChaCha keyed by the seed, on the stream of the index.
@@ -178,63 +247,6 @@ fn uniform(seed: u64, index: u64) -> f64 {
     let mut rng = ChaCha12Rng::from_seed(key);
     rng.set_stream(index);
     (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
-}
-
-/// The log-probabilities of one row of raw logits.
-#[derive(Clone, Copy, Debug)]
-pub struct Logprobs<'a> {
-    logits: &'a [f32],
-    max: f32,
-    /// Natural log of the sum of the shares, relative to `max`.
-    log_sum: f64,
-}
-
-impl<'a> Logprobs<'a> {
-    /// Looks at a row of logits `[n_vocab]`.
-    pub fn new(logits: &'a [f32]) -> Logprobs<'a> {
-        let max =
-            possible(logits).fold(f32::NEG_INFINITY, |max, candidate| max.max(candidate.logit));
-        let sum: f64 = possible(logits)
-            .map(|candidate| weight(candidate.logit, max, 1.0))
-            .sum();
-        Logprobs {
-            logits,
-            max,
-            log_sum: sum.ln(),
-        }
-    }
-
-    /// Natural log of the probability of token `id`; -∞ for one that is impossible or not in the vocabulary.
-    pub fn of(&self, id: u32) -> f32 {
-        let logit = self.logits.get(id as usize).copied().unwrap_or(f32::NAN);
-        if logit.is_nan() || self.max == f32::NEG_INFINITY {
-            return f32::NEG_INFINITY;
-        }
-        let below = if logit == self.max {
-            0.0
-        } else {
-            f64::from(logit) - f64::from(self.max)
-        };
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "log-probabilities are reported in f32"
-        )]
-        let logprob = (below - self.log_sum) as f32;
-        logprob
-    }
-
-    /// The `n` most likely tokens and their log-probabilities, best first.
-    pub fn top(&self, n: u32) -> Vec<(u32, f32)> {
-        if n == 0 {
-            return Vec::new();
-        }
-        let mut candidates: Vec<Candidate> = possible(self.logits).collect();
-        keep_best(&mut candidates, n as usize);
-        candidates
-            .iter()
-            .map(|candidate| (candidate.id, self.of(candidate.id)))
-            .collect()
-    }
 }
 
 #[cfg(test)]

@@ -13,10 +13,12 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use crate::residency::ModelKey;
-use crate::sampler::{Logprobs, Sampler};
+use crate::sampler::{Logprobs, Needs, NotYet, Sampler, Scratch, Seen};
 use crate::scheduler::Run;
 use crate::stream::{EventSink, Flow};
-use crate::{EngineError, FinishReason, OutputOptions, Request, TokenEvent, TokenLogprob, Usage};
+use crate::{
+    EngineError, FinishReason, OutputOptions, Request, Stopping, TokenEvent, TokenLogprob, Usage,
+};
 
 use clock::Clock;
 use output::Output;
@@ -63,7 +65,12 @@ impl Sequence {
         Sequence {
             model: place.model,
             n_prompt: request.prompt.len(),
-            sampler: Sampler::new(request.sampling, request.seed),
+            sampler: Sampler::new(
+                request.sampling,
+                &request.prompt,
+                not_yet(&request.stopping, &place.tokenizer),
+                request.seed,
+            ),
             options: request.output,
             output: Output::new(
                 request.stopping,
@@ -145,15 +152,33 @@ impl Sequence {
             .then_some(FinishReason::Length)
     }
 
-    /// Chooses the next token from a row of logits and says it. Answers why the completion is over, if it is.
-    pub(crate) fn sample(&mut self, logits: &[f32], now: Instant) -> (Flow, Option<FinishReason>) {
-        let id = self.sampler.sample(logits, self.output.n_tokens() as u64);
+    /// What has to be seen of the row that the next token is chosen from.
+    pub(crate) fn needs(&self) -> Needs {
+        if self.options.logprobs.is_some() {
+            Needs::Row
+        } else {
+            self.sampler.needs()
+        }
+    }
+
+    /// Chooses the next token from a row of logits, of which at least what it [`needs`](Sequence::needs) is seen, and says it. Answers why the completion is over, if it is.
+    pub(crate) fn sample(
+        &mut self,
+        seen: Seen<'_>,
+        scratch: &mut Scratch,
+        now: Instant,
+    ) -> (Flow, Option<FinishReason>) {
+        let id = self.sampler.sample(seen, scratch);
         self.clock.token(now);
         self.tokens.push(id);
-        let scores = self.options.logprobs.map(|top| {
-            let logprobs = Logprobs::new(logits);
-            (logprobs.of(id), logprobs.top(top))
-        });
+        let scores = match (self.options.logprobs, seen) {
+            (Some(top), Seen::Row(row)) => {
+                let logprobs = Logprobs::new(row);
+                Some((logprobs.of(id), logprobs.top(top)))
+            }
+            (Some(_), Seen::MostLikely(_)) => unreachable!("a row that is scored has to be seen"),
+            (None, _) => None,
+        };
         let (delta, finish) = self.output.push(id, scores, self.tokens.len());
         (self.sink.send(delta), finish)
     }
@@ -234,6 +259,18 @@ impl Ending {
 
     pub(crate) fn deliver(self) {
         self.sink.finish(self.last);
+    }
+}
+
+/// The tokens that would end the output, until they may.
+fn not_yet(stopping: &Stopping, tokenizer: &Tokenizer) -> NotYet {
+    let mut ids = stopping.stop_token_ids.clone();
+    if !stopping.ignore_eos {
+        ids.extend_from_slice(tokenizer.ends_of_generation());
+    }
+    NotYet {
+        ids,
+        min_tokens: stopping.min_tokens,
     }
 }
 

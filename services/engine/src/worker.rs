@@ -19,6 +19,7 @@ use crate::command::Command;
 use crate::engine::{EngineConfig, Published};
 use crate::kv_cache::KvBudget;
 use crate::residency::{ModelKey, Residency, ResidencyLimits};
+use crate::sampler::Scratch;
 use crate::scheduler::{Expiry, Scheduler, SchedulerLimits, SequenceId, Turns};
 use crate::sequence::{Ending, Sequence};
 use crate::stats::Stats;
@@ -46,6 +47,8 @@ pub(crate) struct Worker {
     turns: Turns,
     models: BTreeMap<ModelKey, Attached>,
     sequences: BTreeMap<SequenceId, Sequence>,
+    /// What samplers work in.
+    scratch: Scratch,
     /// Sequences that ended since the counters were last published.
     endings: Vec<Ending>,
     last_generation: u64,
@@ -86,6 +89,7 @@ impl Worker {
             turns: Turns::default(),
             models: BTreeMap::new(),
             sequences: BTreeMap::new(),
+            scratch: Scratch::default(),
             endings: Vec::new(),
             last_generation: 0,
             finished: 0,

@@ -5,11 +5,12 @@
 mod check;
 
 use std::{
+    collections::HashSet,
     hash::{BuildHasher as _, Hasher as _, RandomState},
     time::{Duration, Instant},
 };
 
-use engine::{OutputOptions, SamplingParams, Stopping};
+use engine::{MAX_LOGIT_BIASES, OutputOptions, SamplingParams, Stopping};
 use proto::inference::v1::{
     Constraint, GenerateRequest, Sampling, Stopping as StoppingFields, constraint, generate_request,
 };
@@ -96,7 +97,8 @@ impl TryFrom<GenerateRequest> for Checked {
             "must have at most 4,096 bytes",
         );
         let wanted = request.sampling.unwrap_or_default();
-        let sampling = sampling(&mut check, &wanted);
+        let seed = wanted.seed;
+        let sampling = sampling(&mut check, wanted);
         let stopping = stopping(&mut check, request.stopping.unwrap_or_default());
         constraint(&mut check, request.constraint);
         let output = request.output.unwrap_or_default();
@@ -115,7 +117,7 @@ impl TryFrom<GenerateRequest> for Checked {
             prompt: prompt.ok_or(Error::Lost {
                 what: "the check of a prompt",
             })?,
-            seed: wanted.seed.unwrap_or_else(draw),
+            seed: seed.unwrap_or_else(draw),
             sampling,
             stopping,
             output,
@@ -131,16 +133,23 @@ impl Checked {
     /// [`Error::Invalid`] with the first id of each list that is outside it.
     pub(crate) fn check_tokens(&self, n_vocab: u32) -> Result<(), Error> {
         let mut check = Check::default();
-        let mut list = |ids: &[u32], field| {
-            if let Some(index) = ids.iter().position(|id| *id >= n_vocab) {
+        let outside = |id: u32| id >= n_vocab;
+        let mut list = |found: Option<usize>, field, below| {
+            if let Some(index) = found {
                 let reason = format!("must be below the vocabulary's size, {n_vocab}");
-                check.item(false, field, index, "", &reason);
+                check.item(false, field, index, below, &reason);
             }
         };
         if let Prompt::Tokens(ids) = &self.prompt {
-            list(ids, "token_ids.ids");
+            let found = ids.iter().position(|&id| outside(id));
+            list(found, "token_ids.ids", "");
         }
-        list(&self.stopping.stop_token_ids, "stopping.stop_token_ids");
+        let stops = &self.stopping.stop_token_ids;
+        let found = stops.iter().position(|&id| outside(id));
+        list(found, "stopping.stop_token_ids", "");
+        let biases = &self.sampling.logit_bias;
+        let found = biases.iter().position(|&(id, _)| outside(id));
+        list(found, "sampling.logit_bias", ".token_id");
         check.finish()
     }
 
@@ -185,13 +194,23 @@ fn prompt(check: &mut Check, prompt: Option<generate_request::Prompt>) -> Option
     }
 }
 
-fn sampling(check: &mut Check, wanted: &Sampling) -> SamplingParams {
+fn sampling(check: &mut Check, wanted: Sampling) -> SamplingParams {
     let greedy = SamplingParams::GREEDY;
+    let biases = wanted.logit_bias;
     let params = SamplingParams {
         temperature: wanted.temperature.unwrap_or(greedy.temperature),
         top_k: wanted.top_k.unwrap_or(greedy.top_k),
         top_p: wanted.top_p.unwrap_or(greedy.top_p),
         min_p: wanted.min_p.unwrap_or(greedy.min_p),
+        repetition_penalty: wanted
+            .repetition_penalty
+            .unwrap_or(greedy.repetition_penalty),
+        frequency_penalty: wanted.frequency_penalty.unwrap_or(greedy.frequency_penalty),
+        presence_penalty: wanted.presence_penalty.unwrap_or(greedy.presence_penalty),
+        logit_bias: biases
+            .iter()
+            .map(|bias| (bias.token_id, bias.bias))
+            .collect(),
     };
     let in_0_100 = (0.0..=100.0).contains(&params.temperature);
     check.that(
@@ -207,44 +226,55 @@ fn sampling(check: &mut Check, wanted: &Sampling) -> SamplingParams {
     );
     let in_0_1 = (0.0..=1.0).contains(&params.min_p);
     check.that(in_0_1, "sampling.min_p", "must be a number from 0 to 1");
-    penalties(check, wanted);
+    penalties(check, &params);
+    logit_biases(check, &params.logit_bias);
     params
 }
 
-/// Penalties and biases are not served; a value that changes nothing is no request for them.
-fn penalties(check: &mut Check, wanted: &Sampling) {
-    let repetition = wanted.repetition_penalty.unwrap_or(1.0);
-    let valid = repetition > 0.0 && repetition.is_finite();
+fn penalties(check: &mut Check, params: &SamplingParams) {
+    let repetition = params.repetition_penalty;
     check.that(
-        valid,
+        repetition > 0.0 && repetition.is_finite(),
         "sampling.repetition_penalty",
         "must be a number above 0",
     );
-    check.served(is(repetition, 1.0), "sampling.repetition_penalty");
-    let additive = [
-        ("sampling.frequency_penalty", wanted.frequency_penalty),
-        ("sampling.presence_penalty", wanted.presence_penalty),
-    ];
-    for (field, penalty) in additive {
-        let penalty = penalty.unwrap_or(0.0);
+    for (field, penalty) in [
+        ("sampling.frequency_penalty", params.frequency_penalty),
+        ("sampling.presence_penalty", params.presence_penalty),
+    ] {
         check.that(
             (-2.0..=2.0).contains(&penalty),
             field,
             "must be a number from -2 to 2",
         );
-        check.served(is(penalty, 0.0), field);
     }
-    for (index, bias) in wanted.logit_bias.iter().enumerate() {
-        let valid = (-100.0..=100.0).contains(&bias.bias);
+}
+
+fn logit_biases(check: &mut Check, biases: &[(u32, f32)]) {
+    const LIST: &str = "sampling.logit_bias";
+    check.that(
+        biases.len() <= MAX_LOGIT_BIASES,
+        LIST,
+        "must have at most 1,024 items",
+    );
+    let mut named = HashSet::new();
+    // A list that is refused for its length is not looked at item by item.
+    for (index, &(token, bias)) in biases.iter().take(MAX_LOGIT_BIASES).enumerate() {
         check.item(
-            valid,
-            "sampling.logit_bias",
+            named.insert(token),
+            LIST,
+            index,
+            ".token_id",
+            "must be named once",
+        );
+        check.item(
+            (-100.0..=100.0).contains(&bias),
+            LIST,
             index,
             ".bias",
             "must be a number from -100 to 100",
         );
     }
-    check.served(wanted.logit_bias.is_empty(), "sampling.logit_bias");
 }
 
 fn stopping(check: &mut Check, wanted: StoppingFields) -> Stopping {
@@ -271,7 +301,8 @@ fn stopping(check: &mut Check, wanted: StoppingFields) -> Stopping {
         "stopping.stop_token_ids",
         "must have at most 256 items",
     );
-    check.served(wanted.min_tokens == 0, "stopping.min_tokens");
+    let within = wanted.max_tokens.is_none_or(|max| wanted.min_tokens <= max);
+    check.that(within, "stopping.min_tokens", "must be at most max_tokens");
     Stopping {
         max_tokens: wanted.max_tokens,
         stop: wanted.stop,
@@ -297,15 +328,6 @@ fn constraint(check: &mut Check, wanted: Option<Constraint>) {
 
 fn chars_fit(text: &str) -> bool {
     text.len() <= ID_CHARS_MAX || text.chars().count() <= ID_CHARS_MAX
-}
-
-/// Whether a number that was sent is exactly this one; both sides are written, never computed.
-#[expect(
-    clippy::float_cmp,
-    reason = "compares with the literal that means no change"
-)]
-fn is(number: f32, neutral: f32) -> bool {
-    number == neutral
 }
 
 /// A number that nobody else gets: for seeds and ids, not for secrets. The standard library seeds its hash maps from the system's entropy.

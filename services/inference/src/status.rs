@@ -267,9 +267,6 @@ fn engine(error: &EngineError) -> Outward {
             Outward::new(Code::Unavailable, "FETCH_FAILED").retry(RETRY_AWAY)
         }
         EngineError::DataLoss { .. } => Outward::new(Code::DataLoss, "FILE_CHANGED"),
-        EngineError::Unsupported { what } => {
-            Outward::new(Code::Unimplemented, "FIELD_NOT_SERVED").fact("field", what)
-        }
         EngineError::ShuttingDown => Outward::new(Code::Unavailable, "DRAINING").retry(RETRY_AWAY),
         EngineError::Device(_) => Outward::fault(),
     }

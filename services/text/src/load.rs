@@ -271,6 +271,7 @@ mod tests {
                 .filter(|&id| tokenizer.is_end_of_generation(id))
                 .collect();
             assert_eq!(ends, expected);
+            assert_eq!(tokenizer.ends_of_generation(), expected);
             assert!(!tokenizer.is_end_of_generation(u32::MAX));
         };
         check(&named(&["x"], NORMAL), &[2]);

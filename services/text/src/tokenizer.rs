@@ -152,6 +152,11 @@ impl Tokenizer {
     pub fn is_end_of_generation(&self, id: u32) -> bool {
         self.ends.binary_search(&id).is_ok()
     }
+
+    /// The tokens of which [`is_end_of_generation`](Tokenizer::is_end_of_generation) holds, ascending.
+    pub fn ends_of_generation(&self) -> &[u32] {
+        &self.ends
+    }
 }
 
 /// Names the essentials; a vocabulary is too long to print.

@@ -11,15 +11,25 @@ fn params(temperature: f32, top_k: u32, top_p: f32, min_p: f32) -> SamplingParam
         top_k,
         top_p,
         min_p,
+        ..SamplingParams::GREEDY
     }
+}
+
+fn sampler(params: SamplingParams, seed: u64) -> Sampler {
+    Sampler::new(params, &[], NotYet::default(), seed)
+}
+
+/// The tokens that come out of the same row again and again.
+fn run(mut sampler: Sampler, logits: &[f32], n: usize) -> Vec<u32> {
+    let mut scratch = Scratch::default();
+    (0..n)
+        .map(|_| sampler.sample(Seen::Row(logits), &mut scratch))
+        .collect()
 }
 
 /// Which tokens come out over many indices.
 fn drawn(params: SamplingParams, logits: &[f32]) -> Vec<u32> {
-    let mut sampler = Sampler::new(params, 7);
-    let mut tokens: Vec<u32> = (0..2000)
-        .map(|index| sampler.sample(logits, index))
-        .collect();
+    let mut tokens = run(sampler(params, 7), logits, 2000);
     tokens.sort_unstable();
     tokens.dedup();
     tokens
@@ -28,8 +38,9 @@ fn drawn(params: SamplingParams, logits: &[f32]) -> Vec<u32> {
 #[test]
 fn greedy_takes_the_lowest_id_among_the_best() {
     let check = |logits: &[f32], expected: u32| {
-        let mut sampler = Sampler::new(SamplingParams::GREEDY, 1);
-        assert_eq!(sampler.sample(logits, 0), expected, "{logits:?}");
+        assert_eq!(most_likely(logits), expected, "{logits:?}");
+        let found = run(sampler(SamplingParams::GREEDY, 1), logits, 1);
+        assert_eq!(found, [expected], "{logits:?}");
     };
     check(&[0.0, 2.0, 1.0], 1);
     check(&[1.0, 3.0, 3.0], 1);
@@ -73,9 +84,10 @@ fn draws_follow_the_distribution_at_the_temperature() {
     // At temperature 0.5 the odds of 3 to 1 become 9 to 1.
     let logits = [0.0, 3f32.ln()];
     for (temperature, share) in [(1.0, 0.75), (0.5, 0.9)] {
-        let mut sampler = Sampler::new(params(temperature, 0, 1.0, 0.0), 11);
-        let ones = (0..20_000)
-            .filter(|&index| sampler.sample(&logits, index) == 1)
+        let sampler = sampler(params(temperature, 0, 1.0, 0.0), 11);
+        let ones = run(sampler, &logits, 20_000)
+            .into_iter()
+            .filter(|&token| token == 1)
             .count();
         let found = ones as f64 / 20_000.0;
         assert!(
@@ -88,13 +100,15 @@ fn draws_follow_the_distribution_at_the_temperature() {
 #[test]
 fn a_draw_belongs_to_seed_and_index() {
     let logits: Vec<f32> = (0..50u8).map(|i| f32::from(i % 7)).collect();
-    let at = |seed, index| Sampler::new(params(1.5, 0, 1.0, 0.0), seed).sample(&logits, index);
-    let mut one_by_one = Sampler::new(params(1.5, 0, 1.0, 0.0), 3);
-    let run: Vec<u32> = (0..40)
-        .map(|index| one_by_one.sample(&logits, index))
-        .collect();
-    assert_eq!(run, (0..40).map(|index| at(3, index)).collect::<Vec<_>>());
-    assert_ne!(run, (0..40).map(|index| at(4, index)).collect::<Vec<_>>());
+    let seeded = |seed| sampler(params(1.5, 0, 1.0, 0.0), seed);
+    let one_by_one = run(seeded(3), &logits, 40);
+    let at = |index| {
+        let mut sampler = seeded(3);
+        sampler.index = index;
+        run(sampler, &logits, 1)[0]
+    };
+    assert_eq!(one_by_one, (0..40).map(at).collect::<Vec<_>>());
+    assert_ne!(one_by_one, run(seeded(4), &logits, 40));
 }
 
 #[test]
@@ -105,7 +119,11 @@ fn impossible_tokens_are_not_drawn() {
             params(2.0, 3, 0.9, 0.1),
             params(1e-30, 0, 0.99, 0.0),
         ] {
-            assert_eq!(drawn(params, logits), expected, "{params:?} {logits:?}");
+            assert_eq!(
+                drawn(params.clone(), logits),
+                expected,
+                "{params:?} {logits:?}"
+            );
         }
     };
     check(&[NAN, 1.0, NAN], &[1]);
@@ -173,26 +191,167 @@ proptest! {
     fn any_row_gives_a_token_of_the_vocabulary(
         logits in prop::collection::vec(any_logit(), 1..700),
         (temperature, top_k, top_p, min_p) in (0f32..100.0, 0..800u32, 0.001f32..=1.0, 0f32..=1.0),
-        (seed, index) in any::<(u64, u64)>(),
+        repetition_penalty in 0.1f32..10.0,
+        seed in any::<u64>(),
     ) {
-        let params = params(temperature, top_k, top_p, min_p);
+        let params = SamplingParams { repetition_penalty, ..params(temperature, top_k, top_p, min_p) };
         prop_assume!(params.validate().is_ok());
-        let token = Sampler::new(params, seed).sample(&logits, index);
-        prop_assert!((token as usize) < logits.len());
+        let tokens = run(Sampler::new(params, &[0, 1], NotYet::default(), seed), &logits, 3);
+        prop_assert!(tokens.iter().all(|&token| (token as usize) < logits.len()));
     }
 
-    /// The partial sort must keep what a plain one would.
+    /// Rows in blocks and lanes must answer what a plain loop does.
     #[test]
-    fn top_p_is_the_shortest_prefix(logits in prop::collection::vec(-3f32..3.0, 1..900), top_p in 0.01f64..0.999) {
-        let mut kept: Vec<Candidate> = possible(&logits).collect();
-        keep_top_p(&mut kept, top_p);
-        let mut sorted: Vec<Candidate> = possible(&logits).collect();
-        sorted.sort_by(by_rank);
-        prop_assert_eq!(&kept[..], &sorted[..kept.len()]);
-        let max = max_logit(&sorted);
-        let mass = |c: &[Candidate]| c.iter().map(|c| weight(c.logit, max, 1.0)).sum::<f64>();
-        let target = top_p * mass(&sorted);
-        prop_assert!(mass(&kept) >= target - 1e-9);
-        prop_assert!(mass(&kept[..kept.len() - 1]) < target + 1e-9);
+    fn the_most_likely_is_the_first_of_the_highest(logits in prop::collection::vec(prop_oneof![any_logit(), (-3i8..3).prop_map(f32::from)], 0..1200)) {
+        let mut expected = (0, -INF);
+        for (id, &logit) in (0..).zip(&logits) {
+            if logit > expected.1 {
+                expected = (id, logit);
+            }
+        }
+        prop_assert_eq!(most_likely(&logits), expected.0);
     }
+
+    /// Partial selections must keep what a sort would.
+    #[test]
+    fn the_best_are_those_that_a_sort_puts_first(logits in prop::collection::vec(any_logit(), 1..2000), k in 1..300usize) {
+        let mut kept = Vec::new();
+        select::best(&logits, k, &mut kept);
+        let sorted = sorted(&logits);
+        prop_assert_eq!(&kept[..], &sorted[..k.min(sorted.len())]);
+    }
+
+    #[test]
+    fn top_p_is_the_shortest_prefix(logits in prop::collection::vec(-3f32..3.0, 1..6000), top_p in 0.01f32..0.999) {
+        let mut kept = Vec::new();
+        let peak = row::max(&logits);
+        keep_top_p(&logits, peak, top_p, &mut kept);
+        kept.sort();
+        let sorted = sorted(&logits);
+        prop_assert_eq!(&kept[..], &sorted[..kept.len()]);
+        let mass = |c: &[Candidate]| c.iter().map(|c| f64::from(c.logit - peak).exp()).sum::<f64>();
+        let target = f64::from(top_p) * mass(&sorted);
+        prop_assert!(mass(&kept) >= target * (1.0 - 1e-6));
+        prop_assert!(mass(&kept[..kept.len() - 1]) < target * (1.0 + 1e-6));
+    }
+}
+
+fn sorted(logits: &[f32]) -> Vec<Candidate> {
+    let mut sorted = Vec::new();
+    select::all(logits, &mut sorted);
+    sorted.sort();
+    sorted
+}
+
+#[test]
+fn penalties_look_at_what_was_said() {
+    // Token 0 would win always; 1 is close behind.
+    let logits = [2.0, 1.5, -1.0];
+    let check = |change: fn(&mut SamplingParams), prompt: &[u32], expected: &[u32]| {
+        let mut params = SamplingParams::GREEDY;
+        change(&mut params);
+        let sampler = Sampler::new(params.clone(), prompt, NotYet::default(), 1);
+        let found = run(sampler, &logits, expected.len());
+        assert_eq!(found, expected, "{params:?}");
+    };
+    check(|_| {}, &[], &[0, 0, 0]);
+    // 2 / 1.5 is less than 1.5, and 1.5 / 1.5 is less than that; it does not grow with repetition.
+    check(|p| p.repetition_penalty = 1.5, &[], &[0, 1, 0, 0, 0]);
+    // The prompt counts as said.
+    check(|p| p.repetition_penalty = 1.5, &[0, 0], &[1, 0]);
+    check(|p| p.repetition_penalty = 0.5, &[1], &[1, 1]);
+    // Negative logits are multiplied: 2 falls from -1 to -10, and 0 and 1 to 0.2 and 0.15.
+    check(|p| p.repetition_penalty = 10.0, &[0, 1, 2], &[0, 0]);
+    // 2, 1.5 | 1.7, 1.5 | 1.4, 1.5 | 1.4, 1.2
+    check(|p| p.frequency_penalty = 0.3, &[], &[0, 0, 1, 0]);
+    check(|p| p.frequency_penalty = 0.3, &[0, 0, 0], &[0, 0, 1]);
+    // Once only: 1.4, 1.5 | 1.4, 0.9
+    check(|p| p.presence_penalty = 0.6, &[], &[0, 1, 0, 0, 0]);
+    check(|p| p.presence_penalty = -2.0, &[1, 1], &[0, 0, 0]);
+}
+
+#[test]
+fn biases_are_added_as_they_are() {
+    let logits = [2.0, 1.5, -1.0];
+    let check = |bias: &[(u32, f32)], repetition_penalty, expected: &[u32]| {
+        let params = SamplingParams {
+            logit_bias: bias.to_vec(),
+            repetition_penalty,
+            ..SamplingParams::GREEDY
+        };
+        let found = run(sampler(params, 1), &logits, expected.len());
+        assert_eq!(found, expected, "{bias:?}");
+    };
+    check(&[(1, 0.4)], 1.0, &[0, 0]);
+    check(&[(1, 0.6)], 1.0, &[1, 1]);
+    check(&[(0, -100.0)], 1.0, &[1, 1]);
+    check(&[(2, 100.0)], 1.0, &[2, 2]);
+    check(&[(7, 100.0)], 1.0, &[0]);
+    // Not doubled by the penalty: -2 + 4 = 2 is as high as token 0's, and higher than 2 / 2.
+    check(&[(2, 4.0)], 2.0, &[2, 0, 2]);
+}
+
+#[test]
+fn what_may_not_come_yet_does_not() {
+    let logits = [2.0, 1.5, -1.0];
+    let not_yet = |min_tokens| NotYet {
+        ids: vec![0, 1],
+        min_tokens,
+    };
+    let greedy = |min_tokens| Sampler::new(SamplingParams::GREEDY, &[], not_yet(min_tokens), 1);
+    assert_eq!(run(greedy(2), &logits, 4), [2, 2, 0, 0]);
+    assert_eq!(run(greedy(0), &logits, 1), [0]);
+    let lifted = SamplingParams {
+        logit_bias: vec![(0, 100.0)],
+        temperature: 1.0,
+        ..SamplingParams::GREEDY
+    };
+    let lifted = Sampler::new(lifted, &[], not_yet(3), 1);
+    assert_eq!(run(lifted, &logits, 4), [2, 2, 2, 0]);
+}
+
+#[test]
+fn a_row_is_asked_for_only_where_it_is_needed() {
+    let needs = |change: fn(&mut SamplingParams), not_yet: NotYet, n_said: usize| {
+        let mut params = SamplingParams::GREEDY;
+        change(&mut params);
+        let mut sampler = Sampler::new(params, &[5], not_yet, 1);
+        for _ in 0..n_said {
+            sampler.sample(Seen::Row(&[0.0, 1.0]), &mut Scratch::default());
+        }
+        sampler.needs()
+    };
+    let none = NotYet::default;
+    let end = || NotYet {
+        ids: vec![0],
+        min_tokens: 2,
+    };
+    assert_eq!(needs(|_| {}, none(), 3), Needs::MostLikely);
+    assert_eq!(needs(|p| p.top_p = 0.5, none(), 0), Needs::MostLikely);
+    assert_eq!(needs(|p| p.temperature = 0.5, none(), 0), Needs::Row);
+    let only_the_best = |p: &mut SamplingParams| (p.temperature, p.top_k) = (0.5, 1);
+    assert_eq!(needs(only_the_best, none(), 0), Needs::MostLikely);
+    assert_eq!(needs(|p| p.repetition_penalty = 1.1, none(), 0), Needs::Row);
+    let presence = |p: &mut SamplingParams| p.presence_penalty = 1.0;
+    assert_eq!(needs(presence, none(), 0), Needs::MostLikely);
+    assert_eq!(needs(presence, none(), 1), Needs::Row);
+    assert_eq!(
+        needs(|p| p.logit_bias = vec![(0, 1.0)], none(), 0),
+        Needs::Row
+    );
+    assert_eq!(needs(|_| {}, end(), 1), Needs::Row);
+    assert_eq!(needs(|_| {}, end(), 2), Needs::MostLikely);
+}
+
+#[test]
+fn what_a_device_chose_counts_as_said() {
+    let params = SamplingParams {
+        presence_penalty: 1.0,
+        ..SamplingParams::GREEDY
+    };
+    let mut sampler = sampler(params, 1);
+    let mut scratch = Scratch::default();
+    assert_eq!(sampler.sample(Seen::MostLikely(1), &mut scratch), 1);
+    let logits = Seen::Row(&[0.5, 1.0]);
+    assert_eq!(sampler.sample(logits, &mut scratch), 0);
 }

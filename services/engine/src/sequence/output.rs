@@ -58,15 +58,21 @@ impl Output {
             self.n_prompt + self.n_tokens + 1,
             "one token at a time"
         );
+        let may_stop = self.n_tokens >= self.stopping.min_tokens as usize;
         self.n_tokens += 1;
-        let (mut text, mut finish) = if self.ends(id) {
+        let (mut text, mut finish) = if may_stop && self.ends(id) {
             (
                 String::new(),
                 Some(FinishReason::Stop(StopMatch::Token(id))),
             )
         } else {
             let piece = self.detokenizer.push(id);
-            self.match_stops(&piece)
+            // What is said before a stop is allowed can be no part of one.
+            if may_stop {
+                self.match_stops(&piece)
+            } else {
+                (piece, None)
+            }
         };
         if finish.is_none() && self.is_full(n_total) {
             finish = Some(FinishReason::Length);

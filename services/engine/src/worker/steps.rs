@@ -5,6 +5,7 @@ use super::attached::Running;
 use super::{MAX_SCORED_ROWS, Worker};
 use crate::model::{Logits, Progress, Rows, Step};
 use crate::residency::{ModelKey, Wanted};
+use crate::sampler::{Needs, Seen, most_likely};
 use crate::scheduler::{Batch, Decision, Run, SequenceId};
 use crate::stats::WIDE_STEP_ROWS;
 use crate::stream::Flow;
@@ -219,7 +220,12 @@ impl Worker {
                 return self.end(run.sequence, Ok(reason));
             }
         }
-        let (after, finish) = sequence.sample(row(run.end() - 1), now);
+        let last = row(run.end() - 1);
+        let seen = match sequence.needs() {
+            Needs::MostLikely => Seen::MostLikely(most_likely(last)),
+            Needs::Row => Seen::Row(last),
+        };
+        let (after, finish) = sequence.sample(seen, &mut self.scratch, now);
         if after == Flow::Full {
             flow = after;
         }

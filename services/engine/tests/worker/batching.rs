@@ -9,7 +9,7 @@ use crate::support::{
     prompt, request, start,
 };
 
-/// Eight requests of mixed lengths; half of them draw their tokens.
+/// Eight requests of mixed lengths; half of them draw their tokens, a third has penalties and biases.
 fn requests() -> Vec<engine::Request> {
     let lens = [5, 40, 1, 90, 17, 33, 64, 2];
     let requests = (0..).zip(lens).map(|(n, len)| {
@@ -21,7 +21,13 @@ fn requests() -> Vec<engine::Request> {
                 top_k: 40,
                 top_p: 0.95,
                 min_p: 0.01,
+                ..SamplingParams::GREEDY
             };
+        }
+        if n % 3 == 1 {
+            request.sampling.repetition_penalty = 1.3;
+            request.sampling.frequency_penalty = 0.2;
+            request.sampling.logit_bias = vec![(40, 0.5), (n, -3.0)];
         }
         request
     });

@@ -9,6 +9,7 @@ mod naive;
 mod plan;
 mod readers;
 mod requests;
+mod sampling;
 mod source;
 mod spans;
 mod support;

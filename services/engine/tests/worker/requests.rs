@@ -38,12 +38,16 @@ async fn bad_requests_are_refused_at_once() {
         "stopping.stop",
     );
     check(
-        &|r| r.stopping.min_tokens = 1,
-        "stopping.min_tokens is not supported",
+        &|r| r.stopping.min_tokens = 4,
+        "stopping.min_tokens: must be at most max_tokens",
     );
     check(
         &|r| r.sampling.temperature = f32::NAN,
         "sampling.temperature",
+    );
+    check(
+        &|r| r.sampling.logit_bias = vec![(N_VOCAB, 1.0)],
+        "sampling.logit_bias: must be tokens of the vocabulary",
     );
     check(&|r| r.output.logprobs = Some(21), "output.logprobs");
     assert_eq!(engine.stats().finished, 0);

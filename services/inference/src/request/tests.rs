@@ -159,27 +159,30 @@ fn penalties_and_biases() {
         with_sampling(|s| s.presence_penalty = Some(f32::NAN)),
         "sampling.presence_penalty",
     );
-    not_served(
-        with_sampling(|s| s.repetition_penalty = Some(1.1)),
-        "sampling.repetition_penalty",
-    );
-    not_served(
-        with_sampling(|s| s.frequency_penalty = Some(1.0)),
-        "sampling.frequency_penalty",
-    );
-    not_served(
-        with_sampling(|s| s.presence_penalty = Some(-2.0)),
-        "sampling.presence_penalty",
-    );
-    let bias = |bias| LogitBias { token_id: 1, bias };
-    not_served(
-        with_sampling(|s| s.logit_bias = vec![bias(1.0)]),
-        "sampling.logit_bias",
-    );
+    good(with_sampling(|s| {
+        s.repetition_penalty = Some(1.1);
+        s.frequency_penalty = Some(1.0);
+        s.presence_penalty = Some(-2.0);
+    }));
+    let bias = |token_id, bias| LogitBias { token_id, bias };
+    good(with_sampling(|s| {
+        s.logit_bias = vec![bias(1, 100.0), bias(0, -100.0)];
+    }));
     invalid(
-        with_sampling(|s| s.logit_bias = vec![bias(0.0), bias(101.0)]),
+        with_sampling(|s| s.logit_bias = vec![bias(1, 0.0), bias(2, 101.0)]),
         "sampling.logit_bias[1].bias",
     );
+    invalid(
+        with_sampling(|s| s.logit_bias = vec![bias(1, f32::NAN)]),
+        "sampling.logit_bias[0].bias",
+    );
+    invalid(
+        with_sampling(|s| s.logit_bias = vec![bias(7, 0.0), bias(1, 0.0), bias(7, 0.0)]),
+        "sampling.logit_bias[2].token_id",
+    );
+    let many = |n| with_sampling(|s| s.logit_bias = (0..n).map(|id| bias(id, 1.0)).collect());
+    good(many(1024));
+    invalid(many(1025), "sampling.logit_bias");
 }
 
 #[test]
@@ -204,7 +207,18 @@ fn stops() {
     );
     good(with_stopping(|s| s.max_tokens = Some(0)));
     good(with_stopping(|s| s.ignore_eos = true));
-    not_served(with_stopping(|s| s.min_tokens = 1), "stopping.min_tokens");
+    good(with_stopping(|s| s.min_tokens = 1));
+    good(with_stopping(|s| {
+        s.min_tokens = 5;
+        s.max_tokens = Some(5);
+    }));
+    invalid(
+        with_stopping(|s| {
+            s.min_tokens = 6;
+            s.max_tokens = Some(5);
+        }),
+        "stopping.min_tokens",
+    );
 }
 
 #[test]
@@ -243,10 +257,12 @@ fn log_probabilities() {
 fn all_violations_are_named_and_come_before_what_is_not_served() {
     let mut request = with_sampling(|s| {
         s.temperature = Some(f32::NAN);
-        s.repetition_penalty = Some(2.0);
+        s.min_p = Some(2.0);
     });
     request.prompt = None;
-    let expected = ["prompt", "sampling.temperature"]
+    let kind = Some(constraint::Kind::Regex("a*".to_owned()));
+    request.constraint = Some(Constraint { kind });
+    let expected = ["prompt", "sampling.temperature", "sampling.min_p"]
         .map(str::to_owned)
         .to_vec();
     assert_eq!(verdict(request), Verdict::Invalid(expected));
@@ -255,6 +271,14 @@ fn all_violations_are_named_and_come_before_what_is_not_served() {
 #[test]
 fn token_ids_are_checked_against_the_vocabulary() {
     let mut request = with_stopping(|s| s.stop_token_ids = vec![9, 10]);
+    let bias = |token_id| LogitBias {
+        token_id,
+        bias: 1.0,
+    };
+    request.sampling = Some(Sampling {
+        logit_bias: [8, 9, 12].map(bias).to_vec(),
+        ..Sampling::default()
+    });
     let ids = vec![0, 11, 12];
     request.prompt = Some(generate_request::Prompt::TokenIds(TokenIds { ids }));
     let checked = Checked::try_from(request).unwrap();
@@ -263,7 +287,12 @@ fn token_ids_are_checked_against_the_vocabulary() {
         panic!("not refused");
     };
     let fields: Vec<_> = violations.into_iter().map(|v| v.field).collect();
-    assert_eq!(fields, ["token_ids.ids[1]", "stopping.stop_token_ids[1]"]);
+    let expected = [
+        "token_ids.ids[1]",
+        "stopping.stop_token_ids[1]",
+        "sampling.logit_bias[2].token_id",
+    ];
+    assert_eq!(fields, expected);
 }
 
 #[test]

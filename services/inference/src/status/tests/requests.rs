@@ -33,10 +33,6 @@ fn requests_that_the_engine_refuses() {
         (token, INVALID_FIELD),
         (E::Invalid { field, reason }, INVALID_FIELD),
         (
-            E::Unsupported { what: x() },
-            "UNIMPLEMENTED FIELD_NOT_SERVED",
-        ),
-        (
             E::QueueFull { max_queued: 1 },
             "RESOURCE_EXHAUSTED QUEUE_FULL retry quota",
         ),
