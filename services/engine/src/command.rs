@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::engine::LoadProgress;
 use crate::fetch_pool::FetchDone;
+use crate::kv_cache::Chain;
 use crate::model::Model;
 use crate::residency::ModelKey;
 use crate::scheduler::SequenceId;
@@ -66,6 +67,8 @@ pub(crate) struct Submission {
     pub(crate) id: SequenceId,
     pub(crate) model: ModelKey,
     pub(crate) request: Request,
+    /// The prompt as names of blocks.
+    pub(crate) chain: Chain,
     pub(crate) sink: EventSink,
     pub(crate) permit: OwnedSemaphorePermit,
 }

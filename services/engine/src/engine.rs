@@ -15,6 +15,7 @@ use tracing::field::Empty;
 
 use crate::command::{Attachment, Command, Submission};
 use crate::config::ModelConfig;
+use crate::kv_cache::Chain;
 use crate::model::Model;
 use crate::plan::Plan;
 use crate::residency::ModelKey;
@@ -255,10 +256,13 @@ impl Engine {
             self.shared.config.event_capacity,
             self.shared.commands.clone(),
         );
+        // Here and not on the worker's thread: hashing a long prompt takes time.
+        let chain = Chain::new(facts.key.0, &request.cache_salt, &request.prompt);
         let submission = Submission {
             id,
             model: facts.key,
             request,
+            chain,
             sink,
             permit,
         };

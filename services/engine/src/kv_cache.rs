@@ -1,13 +1,23 @@
-//! Who owns which block of the KV cache. Pure accounting: the numbers themselves lie in [`kernels::KvStore`], under the ids given out here.
+//! Who owns which block of the KV cache, and what lies in it. Pure accounting: the numbers themselves lie in [`kernels::KvStore`], under the ids given out here.
+//!
+//! # Reuse
+//! A block whose positions are all computed is *published* under the name of its contents: the hash of its tokens and of all tokens before them (see [`Chain`]). Whoever begins with the same tokens finds it and shares it.
+//! Nobody writes to a published block: a sequence writes behind its last full block, in blocks of its own. A block that no table holds any more stays as it is for as long as its room is not needed; then the one that was
+//! held longest ago goes first, and of one sequence's blocks the last, without which the others are still worth something.
 //!
 //! # What the budget bounds
-//! Blocks in use, in bytes, over the caches of all models. A store's memory is touched when a block is first written; the lowest free id is given out first, so that a store touches no more than its
-//! model ever used at once, and the worker drops the store when its model uses no block.
+//! Blocks that hold something, in bytes, over the caches of all models: those in tables and those kept for reuse. A store's memory is touched when a block is first written; the lowest free id is given out first, so that
+//! a store touches no more than its model ever held at once, and the worker drops the store when its model holds no block.
+
+mod blocks;
+mod chain;
 
 use std::cell::{Cell, RefCell};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::rc::Rc;
+
+use blocks::Blocks;
+
+pub use chain::{BlockName, Chain};
 
 /// Positions in one block.
 pub const BLOCK_LEN: usize = 32;
@@ -16,7 +26,16 @@ pub const BLOCK_LEN: usize = 32;
 #[derive(Clone, Debug)]
 pub struct KvBudget {
     total_bytes: u64,
-    used_bytes: Rc<Cell<u64>>,
+    shared: Rc<Shares>,
+}
+
+/// What is taken of a budget.
+#[derive(Debug, Default)]
+struct Shares {
+    used_bytes: Cell<u64>,
+    kept_bytes: Cell<u64>,
+    /// Counts events of all caches, for the order in which blocks were last held.
+    clock: Cell<u64>,
 }
 
 impl KvBudget {
@@ -24,7 +43,7 @@ impl KvBudget {
     pub fn new(total_bytes: u64) -> KvBudget {
         KvBudget {
             total_bytes,
-            used_bytes: Rc::default(),
+            shared: Rc::default(),
         }
     }
 
@@ -33,32 +52,43 @@ impl KvBudget {
         self.total_bytes
     }
 
-    /// What blocks in use take of it.
+    /// What blocks in tables take of it.
     pub fn used_bytes(&self) -> u64 {
-        self.used_bytes.get()
+        self.shared.used_bytes.get()
     }
 
-    /// What is left.
+    /// What blocks that are only kept for reuse take of it; they go when the room is needed.
+    pub fn kept_bytes(&self) -> u64 {
+        self.shared.kept_bytes.get()
+    }
+
+    /// What nothing takes.
     pub fn free_bytes(&self) -> u64 {
-        self.total_bytes - self.used_bytes()
+        self.total_bytes - self.used_bytes() - self.kept_bytes()
+    }
+
+    fn tick(&self) -> u64 {
+        let clock = &self.shared.clock;
+        clock.set(clock.get() + 1);
+        clock.get()
     }
 }
 
-/// The blocks of one model.
+/// The blocks of one model. Clones are the same cache.
 #[derive(Clone, Debug)]
 pub struct KvCache {
     blocks: Rc<RefCell<Blocks>>,
 }
 
-#[derive(Debug)]
-struct Blocks {
-    budget: KvBudget,
-    block_bytes: u64,
-    n_blocks: u32,
-    /// Ids from here on were never given out.
-    fresh: u32,
-    /// Ids below `fresh` that came back.
-    returned: BinaryHeap<Reverse<u32>>,
+/// What became of a cache's blocks so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reuse {
+    /// Blocks that sequences found instead of computing them.
+    pub found: u64,
+    /// Blocks that were published.
+    pub published: u64,
+    /// Kept blocks whose room was needed.
+    pub evicted: u64,
 }
 
 /// There are not enough free blocks; nothing was taken.
@@ -71,13 +101,7 @@ pub struct NoBlocks {
 impl KvCache {
     /// A cache of at most `n_blocks` blocks, each `block_bytes` long.
     pub fn new(budget: &KvBudget, block_bytes: u64, n_blocks: u32) -> KvCache {
-        let blocks = Blocks {
-            budget: budget.clone(),
-            block_bytes,
-            n_blocks,
-            fresh: 0,
-            returned: BinaryHeap::new(),
-        };
+        let blocks = Blocks::new(budget.clone(), block_bytes, n_blocks);
         KvCache {
             blocks: Rc::new(RefCell::new(blocks)),
         }
@@ -93,8 +117,7 @@ impl KvCache {
 
     /// Blocks that are in some table.
     pub fn used_blocks(&self) -> usize {
-        let blocks = self.blocks.borrow();
-        blocks.fresh as usize - blocks.returned.len()
+        self.blocks.borrow().used()
     }
 
     /// Bytes of the blocks in use.
@@ -102,43 +125,49 @@ impl KvCache {
         self.used_blocks() as u64 * self.block_bytes()
     }
 
+    /// Blocks that are in no table and kept for reuse.
+    pub fn kept_blocks(&self) -> usize {
+        self.blocks.borrow().kept()
+    }
+
+    /// Bytes of the blocks that are kept for reuse.
+    pub fn kept_bytes(&self) -> u64 {
+        self.kept_blocks() as u64 * self.block_bytes()
+    }
+
     /// Bytes of one block.
     pub fn block_bytes(&self) -> u64 {
-        self.blocks.borrow().block_bytes
+        self.blocks.borrow().block_bytes()
     }
 
     /// Blocks that could be had if nobody else used any.
     pub fn total_blocks(&self) -> usize {
-        let blocks = self.blocks.borrow();
-        let affordable = blocks.budget.total_bytes / blocks.block_bytes;
-        usize::try_from(affordable).map_or(blocks.n_blocks as usize, |n| {
-            n.min(blocks.n_blocks as usize)
-        })
-    }
-}
-
-impl Blocks {
-    fn free(&self) -> usize {
-        let ids = self.returned.len() + (self.n_blocks - self.fresh) as usize;
-        let affordable = self.budget.free_bytes() / self.block_bytes;
-        usize::try_from(affordable).map_or(ids, |affordable| affordable.min(ids))
+        self.blocks.borrow().total()
     }
 
-    /// The lowest free id; the caller has seen that there is one.
-    fn take(&mut self) -> u32 {
-        let used_bytes = &self.budget.used_bytes;
-        used_bytes.set(used_bytes.get() + self.block_bytes);
-        if let Some(Reverse(id)) = self.returned.pop() {
-            return id;
-        }
-        self.fresh += 1;
-        self.fresh - 1
+    /// What became of its blocks so far.
+    pub fn reuse(&self) -> Reuse {
+        self.blocks.borrow().reuse()
     }
 
-    fn give_back(&mut self, id: u32) {
-        let used_bytes = &self.budget.used_bytes;
-        used_bytes.set(used_bytes.get() - self.block_bytes);
-        self.returned.push(Reverse(id));
+    /// When the kept block that would go next was last held, on the budget's clock; `None` if nothing is kept.
+    pub fn oldest_kept(&self) -> Option<u64> {
+        self.blocks.borrow().oldest_kept()
+    }
+
+    /// Counts blocks that a sequence found and goes on with.
+    pub fn count_found(&self, blocks: usize) {
+        self.blocks.borrow_mut().count_found(blocks);
+    }
+
+    /// Lets one kept block go, the one that was held longest ago.
+    pub fn evict(&self) {
+        self.blocks.borrow_mut().evict();
+    }
+
+    /// Forgets what every block holds: nothing published so far is found again.
+    pub fn forget(&self) {
+        self.blocks.borrow_mut().forget();
     }
 }
 
@@ -150,20 +179,30 @@ pub struct BlockTable {
 }
 
 impl BlockTable {
-    /// Makes room for the first `n_positions` positions.
+    /// Makes room for the first `n_positions` positions. Blocks of this model that are only kept go if there is no other room.
     /// # Errors
-    /// [`NoBlocks`], and the table stays as it is.
+    /// [`NoBlocks`], and nothing was taken.
     pub fn grow_to(&mut self, n_positions: usize) -> Result<(), NoBlocks> {
         let wanted = blocks_for(n_positions).saturating_sub(self.blocks.len());
         let mut cache = self.cache.blocks.borrow_mut();
-        if let Some(missing) = wanted
-            .checked_sub(cache.free())
-            .filter(|&missing| missing > 0)
-        {
-            return Err(NoBlocks { missing });
-        }
+        cache.make_room(wanted)?;
         self.blocks.extend((0..wanted).map(|_| cache.take()));
         Ok(())
+    }
+
+    /// Shares the blocks that are published under the first of `names`, up to the first that is not; answers how many. The table is empty before.
+    pub fn find(&mut self, names: &[BlockName]) -> usize {
+        assert!(self.blocks.is_empty(), "what is found comes first");
+        let mut cache = self.cache.blocks.borrow_mut();
+        let found = names.iter().map_while(|name| cache.share(name));
+        self.blocks.extend(found);
+        self.blocks.len()
+    }
+
+    /// Names block `index`, all of whose positions are computed.
+    pub fn publish(&mut self, index: usize, name: BlockName) {
+        let id = self.blocks[index];
+        self.cache.blocks.borrow_mut().publish(id, name);
     }
 
     /// The ids: entry `i` holds the positions from `i * BLOCK_LEN` on.
@@ -171,10 +210,10 @@ impl BlockTable {
         &self.blocks
     }
 
-    /// Gives every block back.
+    /// Gives every block back, the last first.
     pub fn clear(&mut self) {
         let mut cache = self.cache.blocks.borrow_mut();
-        for id in self.blocks.drain(..) {
+        for id in self.blocks.drain(..).rev() {
             cache.give_back(id);
         }
     }
@@ -192,117 +231,4 @@ pub fn blocks_for(n_positions: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const BLOCK_BYTES: u64 = 100;
-
-    #[test]
-    fn tables_grow_by_whole_blocks_and_give_them_back() {
-        let budget = KvBudget::new(1000);
-        let cache = KvCache::new(&budget, BLOCK_BYTES, 4);
-        let mut table = cache.table();
-        table.grow_to(BLOCK_LEN).expect("room");
-        assert_eq!(table.ids(), [0]);
-        table.grow_to(BLOCK_LEN + 1).expect("room");
-        table.grow_to(1).expect("a table never shrinks by growing");
-        assert_eq!((table.ids(), budget.used_bytes()), (&[0, 1][..], 200));
-        assert_eq!(table.grow_to(BLOCK_LEN * 5), Err(NoBlocks { missing: 1 }));
-        assert_eq!(table.ids(), [0, 1], "a refusal takes nothing");
-        table.clear();
-        drop(table);
-        assert_eq!((cache.used_blocks(), budget.used_bytes()), (0, 0));
-    }
-
-    #[test]
-    fn the_lowest_free_block_goes_first() {
-        let cache = KvCache::new(&KvBudget::new(1000), BLOCK_BYTES, 10);
-        let mut tables: Vec<BlockTable> = (0..3).map(|_| cache.table()).collect();
-        for table in &mut tables {
-            table.grow_to(1).expect("room");
-        }
-        tables.remove(1);
-        tables.remove(0);
-        let mut table = cache.table();
-        table.grow_to(BLOCK_LEN * 3).expect("room");
-        assert_eq!(table.ids(), [0, 1, 3]);
-    }
-
-    #[test]
-    fn caches_share_the_budget() {
-        let budget = KvBudget::new(350);
-        let (a, b) = (
-            KvCache::new(&budget, 100, 10),
-            KvCache::new(&budget, 50, 10),
-        );
-        assert_eq!((a.total_blocks(), b.total_blocks()), (3, 7));
-        let (mut of_a, mut of_b) = (a.table(), b.table());
-        of_a.grow_to(BLOCK_LEN * 3).expect("room");
-        of_b.grow_to(BLOCK_LEN).expect("room");
-        assert_eq!(of_b.grow_to(BLOCK_LEN * 2), Err(NoBlocks { missing: 1 }));
-        drop(of_a);
-        of_b.grow_to(BLOCK_LEN * 2).expect("room now");
-    }
-
-    #[derive(Clone, Debug)]
-    enum Op {
-        Open(usize),
-        Grow(usize, usize),
-        Clear(usize),
-        Drop(usize),
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        prop_oneof![
-            (0..2usize).prop_map(Op::Open),
-            (0..8usize, 0..200usize).prop_map(|(table, n)| Op::Grow(table, n)),
-            (0..8usize).prop_map(Op::Clear),
-            (0..8usize).prop_map(Op::Drop),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn no_block_is_owned_twice_and_all_come_back(ops in prop::collection::vec(op(), 0..80)) {
-            let budget = KvBudget::new(1500);
-            let caches = [KvCache::new(&budget, 100, 9), KvCache::new(&budget, 70, 12)];
-            let mut tables: Vec<(usize, BlockTable)> = Vec::new();
-            for op in ops {
-                let n = tables.len().max(1);
-                match op {
-                    Op::Open(cache) => tables.push((cache, caches[cache].table())),
-                    Op::Grow(table, positions) => {
-                        if let Some((_, table)) = tables.get_mut(table % n) {
-                            let before = table.ids().to_vec();
-                            match table.grow_to(positions) {
-                                Ok(()) => prop_assert!(table.ids().len() >= blocks_for(positions)),
-                                Err(NoBlocks { missing }) => {
-                                    prop_assert!(missing > 0);
-                                    prop_assert_eq!(table.ids(), &before[..]);
-                                }
-                            }
-                        }
-                    }
-                    Op::Clear(table) => if let Some((_, table)) = tables.get_mut(table % n) { table.clear() },
-                    Op::Drop(table) => if table % n < tables.len() { tables.remove(table % n); },
-                }
-                let mut used_bytes = 0;
-                for (index, cache) in caches.iter().enumerate() {
-                    let mut ids: Vec<u32> = tables.iter().filter(|(c, _)| *c == index).flat_map(|(_, t)| t.ids().to_vec()).collect();
-                    let owned = ids.len();
-                    ids.sort_unstable();
-                    ids.dedup();
-                    prop_assert_eq!(ids.len(), owned, "a block is owned twice");
-                    prop_assert_eq!(cache.used_blocks(), owned);
-                    used_bytes += cache.used_bytes();
-                }
-                prop_assert_eq!(budget.used_bytes(), used_bytes);
-                prop_assert!(used_bytes <= budget.total_bytes());
-            }
-            drop(tables);
-            prop_assert_eq!(budget.used_bytes(), 0);
-        }
-    }
-}
+mod tests;

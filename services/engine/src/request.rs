@@ -36,7 +36,7 @@ pub struct Request {
     pub arrived: Instant,
     /// Time already spent waiting for the model to be attached.
     pub load_wait: Duration,
-    /// Sequences share cached prefixes only with sequences of the same salt. Nothing is shared at present, so every salt is kept apart.
+    /// Sequences share cached prefixes only with sequences of the same salt.
     pub cache_salt: String,
     /// The request's span; the engine opens children of it.
     pub span: tracing::Span,

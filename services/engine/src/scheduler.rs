@@ -5,7 +5,7 @@
 //! # Who goes first
 //! - Decode rows always go; a long prompt is cut into chunks so that it delays them by a bounded amount.
 //! - Of a step's prompt tokens half go to the oldest prompt, so that it comes to an end, and the rest to the prompts with the least left, so that a short one is not stuck behind a long one.
-//! - Sequences are admitted strictly by age, with KV blocks for all of their tokens at once.
+//! - Sequences are admitted strictly by age, with KV blocks for all of their tokens at once. Blocks that hold what they begin with are found and shared; at least the newest token is computed, for its logits.
 //! - A sequence that decodes and finds no block takes it from the youngest that runs, itself if need be: that one waits again and is recomputed. So the oldest always finishes.
 //! - The KV budget is shared between models in equal parts as soon as more than one has sequences. A model below its part takes blocks back from one above it, even from a step that stands still: a model
 //!   whose weights are slow to come must not hold the memory that others could use.
@@ -18,7 +18,7 @@ mod turns;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::kv_cache::{BlockTable, KvBudget, KvCache};
+use crate::kv_cache::{BlockTable, Chain, KvBudget, KvCache};
 use crate::residency::ModelKey;
 
 use sequences::{Entry, State};
@@ -42,12 +42,12 @@ pub struct SchedulerLimits {
 }
 
 /// What the scheduler needs to know about a sequence that arrives.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Arrival {
     /// Its model.
     pub model: ModelKey,
-    /// Tokens of its prompt, at least one.
-    pub n_prompt: usize,
+    /// The tokens of its prompt, at least one, as names of blocks.
+    pub chain: Chain,
     /// Whether every prompt token's row needs logits.
     pub score_prompt: bool,
     /// When it has to be over.
@@ -164,7 +164,7 @@ impl Scheduler {
     /// Queues a sequence.
     pub fn add(&mut self, id: SequenceId, arrival: Arrival) {
         assert!(
-            arrival.n_prompt > 0,
+            arrival.chain.n_tokens() > 0,
             "an empty prompt has no row that could give logits"
         );
         let table = self.caches[&arrival.model].table();
@@ -182,8 +182,8 @@ impl Scheduler {
     }
 
     /// A token was appended to the sequence.
-    pub fn push_token(&mut self, id: SequenceId) {
-        self.entry_mut(id).n_tokens += 1;
+    pub fn push_token(&mut self, id: SequenceId, token: u32) {
+        self.entry_mut(id).push_token(token);
     }
 
     /// Leaves a sequence out of further steps until it is unparked; its time is up at `until`.
@@ -198,7 +198,7 @@ impl Scheduler {
         }
     }
 
-    /// The model's step is over: what it computed counts.
+    /// The model's step is over: what it computed counts, and blocks that are full can be found from now on.
     pub fn finish_step(&mut self, model: ModelKey) {
         for entry in self
             .sequences
@@ -225,14 +225,15 @@ impl Scheduler {
     /// Composes the next step of a model that has none under way.
     pub fn next_step(&mut self, model: ModelKey) -> Decision {
         debug_assert_eq!(self.in_step(model), 0, "a model runs one step at a time");
-        let mut runs = match self.decode_runs(model) {
-            Ok(runs) => runs,
-            Err(decision) => return decision,
-        };
+        if let Some(decision) = self.make_room_to_decode(model) {
+            return decision;
+        }
         // After the running ones, so that nobody is let in only to be sent away again.
         if let Some(decision) = self.admit(model) {
             return decision;
         }
+        // Whoever found all but the newest token decodes at once.
+        let mut runs = self.decode_runs(model);
         runs.extend(self.prefill_runs(model, self.limits.max_batch_rows - runs.len()));
         if runs.is_empty() {
             return Decision::Idle;
@@ -271,6 +272,11 @@ impl Scheduler {
     /// The blocks of a sequence, in the order of its positions.
     pub fn blocks(&self, id: SequenceId) -> &[u32] {
         self.entry(id).table.ids()
+    }
+
+    /// Tokens of a sequence that were found computed when it was admitted first.
+    pub fn cached_tokens(&self, id: SequenceId) -> usize {
+        self.entry(id).n_cached.unwrap_or(0)
     }
 
     /// The sequences of a model, by age.

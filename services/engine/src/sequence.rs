@@ -37,6 +37,8 @@ pub(crate) struct Sequence {
     prompt_logprobs: Vec<TokenLogprob>,
     prefilled: bool,
     started: bool,
+    /// Prompt tokens that were found computed.
+    n_cached: usize,
     pub(crate) clock: Clock,
     pub(crate) tally: LoadTally,
     pub(crate) span: Span,
@@ -45,6 +47,16 @@ pub(crate) struct Sequence {
     sink: EventSink,
     /// Its place in the queue.
     _permit: OwnedSemaphorePermit,
+}
+
+/// A token was chosen.
+#[derive(Debug)]
+pub(crate) struct Sampled {
+    pub(crate) token: u32,
+    /// How it stands with the reader.
+    pub(crate) flow: Flow,
+    /// Why the completion is over, if it is.
+    pub(crate) finish: Option<FinishReason>,
 }
 
 /// What the worker hands over with a request.
@@ -82,6 +94,7 @@ impl Sequence {
             prompt_logprobs: Vec::new(),
             prefilled: false,
             started: false,
+            n_cached: 0,
             clock: Clock::new(request.arrived, request.load_wait),
             tally: LoadTally::new(place.n_extents, place.stamp),
             span: request.span,
@@ -96,12 +109,20 @@ impl Sequence {
         !self.prefilled
     }
 
-    /// The sequence is in a batch, perhaps for the first time.
-    pub(crate) fn enter_step(&mut self, now: Instant) -> Flow {
-        if self.started {
-            return Flow::Open;
-        }
+    /// Whether it was in a batch.
+    pub(crate) fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// Tokens of its prompt.
+    pub(crate) fn n_prompt(&self) -> usize {
+        self.n_prompt
+    }
+
+    /// The sequence is in its first batch; so many of its tokens were found computed.
+    pub(crate) fn start(&mut self, n_cached: usize, now: Instant) -> Flow {
         self.started = true;
+        self.n_cached = n_cached;
         self.clock.started(now);
         self.sink.send(TokenEvent::Started {
             prompt_tokens: count(self.n_prompt),
@@ -139,7 +160,7 @@ impl Sequence {
         let load = self.tally.stats();
         self.end_wait();
         self.sink.send(TokenEvent::Prefilled {
-            cached_tokens: 0,
+            cached_tokens: count(self.n_cached),
             load,
             prompt_logprobs,
         })
@@ -161,13 +182,13 @@ impl Sequence {
         }
     }
 
-    /// Chooses the next token from a row of logits, of which at least what it [`needs`](Sequence::needs) is seen, and says it. Answers why the completion is over, if it is.
+    /// Chooses the next token from a row of logits, of which at least what it [`needs`](Sequence::needs) is seen, and says it.
     pub(crate) fn sample(
         &mut self,
         seen: Seen<'_>,
         scratch: &mut Scratch,
         now: Instant,
-    ) -> (Flow, Option<FinishReason>) {
+    ) -> Sampled {
         let id = self.sampler.sample(seen, scratch);
         self.clock.token(now);
         self.tokens.push(id);
@@ -180,7 +201,11 @@ impl Sequence {
             (None, _) => None,
         };
         let (delta, finish) = self.output.push(id, scores, self.tokens.len());
-        (self.sink.send(delta), finish)
+        Sampled {
+            token: id,
+            flow: self.sink.send(delta),
+            finish,
+        }
     }
 
     /// Sends what waits for the reader.
@@ -226,7 +251,7 @@ impl Sequence {
         let usage = Usage {
             prompt_tokens: count(self.n_prompt),
             completion_tokens: count(self.output.n_tokens()),
-            cached_tokens: 0,
+            cached_tokens: count(self.n_cached),
         };
         let timings = self.clock.timings(now);
         let last = how.map(|reason| TokenEvent::Finished {

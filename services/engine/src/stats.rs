@@ -1,5 +1,6 @@
 //! A snapshot of what the engine is doing, published by the worker after everything it does.
 
+use crate::kv_cache::Reuse;
 use crate::residency::Counters;
 
 /// Everything that can be counted from outside.
@@ -15,6 +16,8 @@ pub struct Stats {
     pub parked: usize,
     /// Bytes of KV blocks in use.
     pub kv_used_bytes: u64,
+    /// Bytes of KV blocks that are only kept for reuse; they make room when it is needed.
+    pub kv_kept_bytes: u64,
     /// Bytes of KV blocks that there may be.
     pub kv_budget_bytes: u64,
     /// Bytes of weights loading or resident.
@@ -60,6 +63,14 @@ pub struct ModelStats {
     pub stalls: u64,
     /// KV blocks in use.
     pub kv_blocks: usize,
+    /// KV blocks that are only kept for reuse.
+    pub kv_kept_blocks: usize,
+    /// How KV blocks were found again, or not.
+    pub kv_reuse: Reuse,
+    /// Prompt tokens that were asked for, whether computed or found.
+    pub asked_tokens: u64,
+    /// Of these: found computed.
+    pub cached_tokens: u64,
 }
 
 /// From this many rows on a step counts as wide.

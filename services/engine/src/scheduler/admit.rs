@@ -21,35 +21,57 @@ impl Scheduler {
                 .sequences
                 .iter()
                 .find(|(_, entry)| entry.model == model && entry.can_be_admitted());
-            let (&id, entry) = waiting.filter(|_| running < self.limits.max_running)?;
+            let (&id, _) = waiting.filter(|_| running < self.limits.max_running)?;
             if let Some(decision) = self.too_large(id) {
                 return Some(decision);
             }
-            let n_tokens = entry.n_tokens;
-            match self.grow(id, n_tokens) {
-                Grown::Yes => self.entry_mut(id).state = State::Running,
+            match self.let_in(id) {
+                Grown::Yes => {}
                 Grown::No => return None,
                 Grown::Abandon(other) => return Some(Decision::Abandon(other)),
             }
         }
     }
 
-    /// One row for each sequence that decodes. A sequence that finds no block for its newest token takes one from the youngest.
-    pub(super) fn decode_runs(&mut self, model: ModelKey) -> Result<Vec<Run>, Decision> {
+    /// Gives a waiting sequence blocks for all of its tokens: those that hold its first ones already, as far as there are any, and empty ones for the others.
+    fn let_in(&mut self, id: SequenceId) -> Grown {
+        let entry = self.entry_mut(id);
+        entry.find_blocks();
+        let n_found = entry.table.ids().len();
+        let n_tokens = entry.n_tokens;
+        let grown = self.grow(id, n_tokens);
+        let entry = self.entry_mut(id);
+        if matches!(grown, Grown::Yes) {
+            entry.admit(n_found);
+            let model = entry.model;
+            self.caches[&model].count_found(n_found);
+        } else {
+            entry.table.clear();
+        }
+        grown
+    }
+
+    /// Gives each sequence that decodes a block for its newest token. One that finds none takes it from the youngest.
+    pub(super) fn make_room_to_decode(&mut self, model: ModelKey) -> Option<Decision> {
         for id in self.sequences_of(model) {
             // The entry may have been preempted by an older one a moment ago.
             while self.decoding(id) {
                 if let Some(decision) = self.too_large(id) {
-                    return Err(decision);
+                    return Some(decision);
                 }
                 let n_tokens = self.entry(id).n_tokens;
                 match self.grow(id, n_tokens) {
                     Grown::Yes => break,
                     Grown::No => self.preempt_youngest(model),
-                    Grown::Abandon(other) => return Err(Decision::Abandon(other)),
+                    Grown::Abandon(other) => return Some(Decision::Abandon(other)),
                 }
             }
         }
+        None
+    }
+
+    /// One row for each sequence that decodes.
+    pub(super) fn decode_runs(&self, model: ModelKey) -> Vec<Run> {
         let ids = self
             .sequences_of(model)
             .into_iter()
@@ -63,7 +85,7 @@ impl Scheduler {
                 logits_from: entry.logits_from(1),
             }
         });
-        Ok(runs.collect())
+        runs.collect()
     }
 
     fn decoding(&self, id: SequenceId) -> bool {
@@ -87,20 +109,24 @@ impl Scheduler {
         loop {
             let entry = self.entry_mut(id);
             let model = entry.model;
-            let Err(missing) = entry.table.grow_to(n_positions) else {
+            if entry.table.grow_to(n_positions).is_ok() {
                 return Grown::Yes;
-            };
+            }
             let held = entry.table.ids().len();
-            let wanted = (blocks_for(n_positions) - held) as u64;
             let cache = &self.caches[&model];
+            let wanted_bytes = (blocks_for(n_positions) - held) as u64 * cache.block_bytes();
+            if self.budget.free_bytes() + cache.kept_bytes() >= wanted_bytes {
+                // It is ids that are short; no other model's blocks would help.
+                return Grown::No;
+            }
+            if self.evict_elsewhere(model) {
+                continue;
+            }
             let part_bytes = self.part_bytes();
-            let would_use_bytes = cache.used_bytes() + wanted * cache.block_bytes();
-            // Ids may run out although the budget has not; then no other model's blocks would help.
-            let short_of_bytes =
-                self.budget.free_bytes() < missing.missing as u64 * cache.block_bytes();
+            let would_use_bytes = cache.used_bytes() + wanted_bytes;
             let Some(greedy) = self
                 .greedy_model(part_bytes)
-                .filter(|_| short_of_bytes && would_use_bytes <= part_bytes)
+                .filter(|_| would_use_bytes <= part_bytes)
             else {
                 return Grown::No;
             };
@@ -109,6 +135,14 @@ impl Scheduler {
             }
             self.preempt_youngest(greedy);
         }
+    }
+
+    /// Lets the block go that was held longest ago of those that other models only keep for reuse; answers whether there was one.
+    fn evict_elsewhere(&self, model: ModelKey) -> bool {
+        let others = self.caches.iter().filter(|(key, _)| **key != model);
+        let kept = others.filter_map(|(_, cache)| Some((cache.oldest_kept()?, cache)));
+        let oldest = kept.min_by_key(|&(since, _)| since);
+        oldest.inspect(|(_, cache)| cache.evict()).is_some()
     }
 
     /// Each model's part of the budget, if those that have sequences share it equally.

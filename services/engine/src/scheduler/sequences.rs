@@ -1,7 +1,7 @@
 use std::time::Instant;
 
 use super::Arrival;
-use crate::kv_cache::BlockTable;
+use crate::kv_cache::{BLOCK_LEN, BlockTable, Chain};
 use crate::residency::ModelKey;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,11 +18,14 @@ pub(super) struct Entry {
     pub(super) model: ModelKey,
     pub(super) state: State,
     pub(super) table: BlockTable,
+    chain: Chain,
     n_prompt: usize,
     /// Prompt and output so far.
     pub(super) n_tokens: usize,
     /// Positions whose keys and values stand in the blocks.
     pub(super) n_computed: usize,
+    /// Positions that were found when it was admitted first.
+    pub(super) n_cached: Option<usize>,
     score_prompt: bool,
     /// Prompt rows whose logits have been seen; they are not asked for again after a preemption.
     n_scored: usize,
@@ -34,13 +37,16 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(arrival: Arrival, table: BlockTable) -> Entry {
+        let n_prompt = arrival.chain.n_tokens();
         Entry {
             model: arrival.model,
             state: State::Waiting,
             table,
-            n_prompt: arrival.n_prompt,
-            n_tokens: arrival.n_prompt,
+            chain: arrival.chain,
+            n_prompt,
+            n_tokens: n_prompt,
             n_computed: 0,
+            n_cached: None,
             score_prompt: arrival.score_prompt,
             n_scored: 0,
             step_rows: 0,
@@ -85,13 +91,39 @@ impl Entry {
         }
     }
 
+    pub(super) fn push_token(&mut self, token: u32) {
+        self.n_tokens += 1;
+        self.chain.push(token);
+    }
+
+    /// Shares the blocks that hold its first tokens already. The newest token is left out, and so are prompt tokens whose rows have to be scored.
+    pub(super) fn find_blocks(&mut self) {
+        let mut n_useful = self.n_tokens - 1;
+        if self.scores() {
+            n_useful = n_useful.min(self.n_scored);
+        }
+        self.table.find(&self.chain.names()[..n_useful / BLOCK_LEN]);
+    }
+
+    /// It has blocks for all of its tokens, the first `n_found` of which hold something.
+    pub(super) fn admit(&mut self, n_found: usize) {
+        self.state = State::Running;
+        self.n_computed = n_found * BLOCK_LEN;
+        self.n_cached.get_or_insert(self.n_computed);
+    }
+
+    /// What the step computed counts, and blocks that it filled can be found.
     pub(super) fn finish_step(&mut self) {
+        let before = self.n_computed / BLOCK_LEN;
         self.n_computed += self.step_rows;
+        for index in before..self.n_computed / BLOCK_LEN {
+            self.table.publish(index, self.chain.names()[index]);
+        }
         self.n_scored = self.n_scored.max(self.n_computed.min(self.n_prompt));
         self.step_rows = 0;
     }
 
-    /// Takes the blocks away; everything has to be computed again.
+    /// Takes the blocks away; whatever of them is not found again has to be computed again.
     pub(super) fn preempt(&mut self) {
         self.state = State::Waiting;
         self.table.clear();

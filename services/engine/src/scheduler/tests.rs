@@ -1,5 +1,6 @@
 mod simulation;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -28,10 +29,17 @@ fn scheduler(limits: SchedulerLimits, n_blocks: u64) -> Scheduler {
     scheduler
 }
 
+/// A prompt that nobody else has.
 fn arrival(model: ModelKey, n_prompt: usize) -> Arrival {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    let first = LAST.fetch_add(1, Ordering::Relaxed);
+    arrival_of(model, "", &vec![first; n_prompt])
+}
+
+fn arrival_of(model: ModelKey, salt: &str, tokens: &[u32]) -> Arrival {
     Arrival {
         model,
-        n_prompt,
+        chain: Chain::new(model.0, salt, tokens),
         score_prompt: false,
         deadline: None,
     }
@@ -58,7 +66,7 @@ fn step(scheduler: &mut Scheduler, model: ModelKey) -> Vec<(u64, usize, usize, u
     scheduler.finish_step(model);
     for &(id, start, len, logits_from) in &found {
         if logits_from < start + len && scheduler.entry(SequenceId(id)).left() == 0 {
-            scheduler.push_token(SequenceId(id));
+            scheduler.push_token(SequenceId(id), 0);
         }
     }
     found
@@ -153,12 +161,93 @@ fn the_youngest_gives_way_and_is_recomputed() {
     let n_tokens = younger.n_tokens;
     assert!(scheduler.entry(SequenceId(1)).table.ids().len() >= 2);
     scheduler.remove(SequenceId(1));
-    let mut covered = 0;
+    // Its first block was not needed meanwhile, so it is found again.
+    let mut covered = BLOCK_LEN;
     while covered < n_tokens {
         let found = step(&mut scheduler, A);
         assert_eq!((found[0].0, found[0].1), (2, covered));
         covered += found[0].2;
     }
+}
+
+#[test]
+fn what_was_computed_is_found_again() {
+    let mut scheduler = scheduler(limits(), 100);
+    let prompt: Vec<u32> = (0..75).collect();
+    scheduler.add(SequenceId(1), arrival_of(A, "", &prompt));
+    while scheduler.entry(SequenceId(1)).n_tokens < 97 {
+        step(&mut scheduler, A);
+    }
+    // Of a running sequence, two full blocks of the prompt; the newest token is always computed.
+    scheduler.add(SequenceId(2), arrival_of(A, "", &prompt[..64]));
+    scheduler.add(SequenceId(3), arrival_of(A, "other", &prompt));
+    scheduler.add(SequenceId(4), arrival_of(B, "", &prompt));
+    let found = step(&mut scheduler, A);
+    assert_eq!(found[1..], [(2, 32, 8, 40), (3, 0, 8, 8)]);
+    assert_eq!(scheduler.cached_tokens(SequenceId(2)), 32);
+    assert_eq!(scheduler.cached_tokens(SequenceId(3)), 0);
+    assert_eq!(step(&mut scheduler, B), [(4, 0, 16, 16)]);
+    for id in 1..=3 {
+        scheduler.remove(SequenceId(id));
+    }
+    // Of one that ended, its output too: the next turn of a talk begins with both.
+    let turn: Vec<u32> = prompt.iter().copied().chain([0; 22 + 5]).collect();
+    scheduler.add(SequenceId(5), arrival_of(A, "", &turn));
+    assert_eq!(step(&mut scheduler, A), [(5, 96, 6, 101)]);
+    assert_eq!(scheduler.cached_tokens(SequenceId(5)), 96);
+    scheduler.remove_model(A);
+    scheduler.add_model(A, KvCache::new(&scheduler.budget, BLOCK_BYTES, 1000));
+    scheduler.add(SequenceId(6), arrival_of(A, "", &prompt));
+    assert_eq!(step(&mut scheduler, A), [(6, 0, 16, 16)]);
+}
+
+#[test]
+fn rows_that_are_scored_are_not_reused() {
+    let mut scheduler = scheduler(limits(), 100);
+    let prompt: Vec<u32> = (0..70).collect();
+    scheduler.add(SequenceId(1), arrival_of(A, "", &prompt));
+    while scheduler.entry(SequenceId(1)).left() > 1 {
+        step(&mut scheduler, A);
+    }
+    let scored = Arrival {
+        score_prompt: true,
+        ..arrival_of(A, "", &prompt)
+    };
+    scheduler.add(SequenceId(2), scored);
+    let mut covered = 0;
+    while covered < 70 {
+        let found = step(&mut scheduler, A);
+        let (_, start, len, logits_from) = *found.last().expect("it runs");
+        assert_eq!((start, logits_from), (covered, covered));
+        covered += len;
+        if covered == 40 {
+            // What was scored before is found again.
+            scheduler.entry_mut(SequenceId(2)).preempt();
+            covered = 32;
+            let found = step(&mut scheduler, A);
+            assert_eq!(found.last(), Some(&(2, 32, 16, 40)));
+            covered += 16;
+        }
+    }
+    assert_eq!(scheduler.cached_tokens(SequenceId(2)), 0);
+}
+
+#[test]
+fn kept_blocks_of_another_model_make_room() {
+    let mut scheduler = scheduler(limits(), 4);
+    scheduler.add(SequenceId(1), arrival(A, 3 * BLOCK_LEN));
+    while scheduler.entry(SequenceId(1)).left() != 1
+        || scheduler.entry(SequenceId(1)).n_computed == 0
+    {
+        step(&mut scheduler, A);
+    }
+    scheduler.remove(SequenceId(1));
+    assert_eq!(scheduler.cache(A).kept_blocks(), 3);
+    scheduler.add(SequenceId(2), arrival(B, 3 * BLOCK_LEN));
+    step(&mut scheduler, B);
+    assert_eq!(scheduler.cache(A).kept_blocks(), 1);
+    assert_eq!(scheduler.cache(A).reuse().evicted, 2);
+    assert_eq!(scheduler.preemptions(), 0);
 }
 
 #[test]
@@ -178,7 +267,7 @@ fn a_sequence_that_alone_is_too_large_is_named() {
             Decision::Run(batch) => {
                 scheduler.finish_step(A);
                 if scheduler.entry(batch.runs[0].sequence).left() == 0 {
-                    scheduler.push_token(batch.runs[0].sequence);
+                    scheduler.push_token(batch.runs[0].sequence, 0);
                 }
             }
             other => break other,

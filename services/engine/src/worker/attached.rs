@@ -22,7 +22,7 @@ pub(super) struct Attached {
     pub(super) pool: FetchPool,
     /// The step that is under way.
     pub(super) step: Option<Running>,
-    /// Device memory for steps; there while the model has sequences.
+    /// Device memory for steps; there while any KV block holds something.
     pub(super) workspace: Option<Workspace>,
     /// Blocks that the KV store has.
     pub(super) n_blocks: usize,

@@ -172,6 +172,7 @@ impl Worker {
             id,
             model,
             request,
+            chain,
             sink,
             permit,
         } = submission;
@@ -189,7 +190,7 @@ impl Worker {
         let attached = &self.models[&model];
         let arrival = Arrival {
             model,
-            n_prompt: request.prompt.len(),
+            chain,
             score_prompt: request.output.prompt_logprobs.is_some(),
             deadline: request.deadline,
         };
@@ -241,6 +242,7 @@ impl Worker {
             };
             return Ok(self.detach(key, &error));
         }
+        self.scheduler.cache(key).forget();
         let before_bytes = self.residency.resident_bytes(key);
         let source = self.models[&key].model.source();
         for extent in self.residency.clear(key) {

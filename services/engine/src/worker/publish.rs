@@ -24,6 +24,8 @@ impl Worker {
             resident_bytes: self.residency.resident_bytes(key),
             extents: self.residency.counters(key),
             kv_blocks: self.scheduler.cache(key).used_blocks(),
+            kv_kept_blocks: self.scheduler.cache(key).kept_blocks(),
+            kv_reuse: self.scheduler.cache(key).reuse(),
             ..attached.counts.clone()
         });
         Stats {
@@ -32,6 +34,7 @@ impl Worker {
             running: self.scheduler.running(),
             parked: self.scheduler.parked(),
             kv_used_bytes: budget.used_bytes(),
+            kv_kept_bytes: budget.kept_bytes(),
             kv_budget_bytes: budget.total_bytes(),
             weights_used_bytes: self.residency.used_bytes(),
             weights_budget_bytes: self.config.weights_budget_bytes,

@@ -7,6 +7,7 @@ use crate::model::{Logits, Progress, Rows, Step};
 use crate::residency::{ModelKey, Wanted};
 use crate::sampler::{Needs, Seen, most_likely};
 use crate::scheduler::{Batch, Decision, Run, SequenceId};
+use crate::sequence::Sampled;
 use crate::stats::WIDE_STEP_ROWS;
 use crate::stream::Flow;
 use crate::{Cause, EngineError, FinishReason};
@@ -28,7 +29,8 @@ impl Worker {
         }
         match self.scheduler.next_step(key) {
             Decision::Idle => {
-                if self.scheduler.cache(key).used_blocks() == 0 {
+                let cache = self.scheduler.cache(key);
+                if cache.used_blocks() + cache.kept_blocks() == 0 {
                     attached.workspace = None;
                 }
                 return false;
@@ -62,12 +64,7 @@ impl Worker {
             return self.fail(key, &batch, &EngineError::Device(Arc::new(error)));
         }
         for run in &batch.runs {
-            let sequence = self
-                .sequences
-                .get_mut(&run.sequence)
-                .expect("scheduled sequences are here");
-            let flow = sequence.enter_step(now);
-            self.park_if_full(run.sequence, flow);
+            self.enter_step(key, run.sequence, now);
         }
         let (sequences, scheduler) = (&self.sequences, &self.scheduler);
         let rows = Rows::new(&batch, |id| {
@@ -81,6 +78,23 @@ impl Worker {
         if self.residency.want(key, 0) == Wanted::Waiting {
             self.stall(key);
         }
+    }
+
+    /// The sequence is in a batch, perhaps for the first time.
+    fn enter_step(&mut self, key: ModelKey, id: SequenceId, now: Instant) {
+        let sequences = &mut self.sequences;
+        let sequence = sequences
+            .get_mut(&id)
+            .expect("scheduled sequences are here");
+        if sequence.is_started() {
+            return;
+        }
+        let n_cached = self.scheduler.cached_tokens(id);
+        let attached = self.models.get_mut(&key).expect("an attached model");
+        attached.counts.asked_tokens += sequence.n_prompt() as u64;
+        attached.counts.cached_tokens += n_cached as u64;
+        let flow = sequence.start(n_cached, now);
+        self.park_if_full(id, flow);
     }
 
     /// Runs one layer of the model's step.
@@ -225,12 +239,16 @@ impl Worker {
             Needs::MostLikely => Seen::MostLikely(most_likely(last)),
             Needs::Row => Seen::Row(last),
         };
-        let (after, finish) = sequence.sample(seen, &mut self.scratch, now);
+        let Sampled {
+            token,
+            flow: after,
+            finish,
+        } = sequence.sample(seen, &mut self.scratch, now);
         if after == Flow::Full {
             flow = after;
         }
         let key = sequence.model;
-        self.scheduler.push_token(run.sequence);
+        self.scheduler.push_token(run.sequence, token);
         if let Some(attached) = self.models.get_mut(&key) {
             attached.counts.output_tokens += 1;
         }
@@ -296,5 +314,6 @@ impl Worker {
         self.residency.stop_load_all(key);
         self.abandon(key);
         self.end_all(key, &error);
+        self.scheduler.cache(key).forget();
     }
 }

@@ -9,7 +9,6 @@ mod naive;
 mod plan;
 mod readers;
 mod requests;
-mod sampling;
 mod source;
 mod spans;
 mod support;

@@ -1,5 +1,8 @@
 //! What a request may ask for, and how completions end.
 
+mod reuse;
+mod sampling;
+
 use engine::{FinishReason, OutputOptions, Request, StopMatch};
 
 use crate::model::{CONTEXT, N_VOCAB, Tiny, write};

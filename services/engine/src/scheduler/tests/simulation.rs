@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -7,6 +9,8 @@ use crate::kv_cache::blocks_for;
 #[derive(Clone, Debug)]
 struct Job {
     model: ModelKey,
+    /// Of two beginnings that prompts share, the one that this has.
+    stem: u32,
     n_prompt: usize,
     n_output: usize,
     score_prompt: bool,
@@ -17,7 +21,7 @@ struct Job {
 fn job() -> impl Strategy<Value = Job> {
     let cancelled = prop::option::weighted(0.2, 0..60usize);
     (
-        0..2u64,
+        (0..2u64, 0..2u32),
         1..150usize,
         1..60usize,
         any::<bool>(),
@@ -25,8 +29,9 @@ fn job() -> impl Strategy<Value = Job> {
         cancelled,
     )
         .prop_map(
-            |(model, n_prompt, n_output, score_prompt, arrives, cancelled)| Job {
+            |((model, stem), n_prompt, n_output, score_prompt, arrives, cancelled)| Job {
                 model: ModelKey(model + 1),
+                stem,
                 n_prompt,
                 n_output,
                 score_prompt,
@@ -44,8 +49,43 @@ fn job_of(sequence: SequenceId) -> usize {
 #[derive(Default)]
 struct Seen {
     computed: usize,
+    tokens: Vec<u32>,
     outputs: usize,
     scored: Vec<usize>,
+}
+
+/// What each position of each block was computed of: the model, and all tokens up to there.
+type Store = HashMap<(ModelKey, u32, usize), Vec<u32>>;
+
+impl Job {
+    fn prompt(&self) -> Vec<u32> {
+        (0..self.n_prompt)
+            .map(|i| if i < 70 { self.stem } else { 9 })
+            .collect()
+    }
+}
+
+/// Reads what lies before a run and writes the run.
+fn compute(
+    scheduler: &Scheduler,
+    store: &mut Store,
+    run: &Run,
+    job: &Job,
+    tokens: &[u32],
+) -> Result<(), TestCaseError> {
+    let blocks = scheduler.blocks(run.sequence);
+    let place = |position: usize| {
+        let block = blocks[position / BLOCK_LEN];
+        (job.model, block, position % BLOCK_LEN)
+    };
+    for position in 0..run.start {
+        let held = store.get(&place(position)).map(Vec::as_slice);
+        prop_assert_eq!(held, Some(&tokens[..=position]), "position {}", position);
+    }
+    for position in run.start..run.end() {
+        store.insert(place(position), tokens[..=position].to_vec());
+    }
+    Ok(())
 }
 
 /// Checks one batch against the bounds and plays its step; answers the jobs that are done.
@@ -53,6 +93,7 @@ fn play(
     scheduler: &mut Scheduler,
     jobs: &[Job],
     seen: &mut [Seen],
+    store: &mut Store,
     batch: &Batch,
 ) -> Result<Vec<usize>, TestCaseError> {
     let limits = scheduler.limits;
@@ -68,8 +109,9 @@ fn play(
         let total = job.n_prompt + seen.outputs;
         let decodes = run.len == 1 && run.start >= job.n_prompt;
         prompt_rows += if decodes { 0 } else { run.len };
-        // A preempted sequence begins again; else positions follow each other.
-        prop_assert!(run.start == seen.computed || run.start == 0);
+        // A sequence that is admitted, perhaps again, begins behind what it finds; else positions follow each other.
+        prop_assert!(run.start == seen.computed || run.start.is_multiple_of(BLOCK_LEN));
+        compute(scheduler, store, run, job, &seen.tokens)?;
         seen.computed = run.end();
         prop_assert!(run.end() <= total && run.logits_from <= run.end());
         if job.score_prompt {
@@ -88,7 +130,8 @@ fn play(
     scheduler.finish_step(batch.model);
     for &index in &sampled {
         seen[index].outputs += 1;
-        scheduler.push_token(SequenceId(index as u64));
+        seen[index].tokens.push(7);
+        scheduler.push_token(SequenceId(index as u64), 7);
     }
     sampled.retain(|&index| seen[index].outputs == jobs[index].n_output);
     Ok(sampled)
@@ -98,14 +141,15 @@ proptest! {
     #[test]
     fn every_sequence_finishes_and_every_row_runs_once(jobs in prop::collection::vec(job(), 1..12), n_blocks in 7u64..30) {
         let mut scheduler = scheduler(limits(), n_blocks);
-        let mut seen: Vec<Seen> = jobs.iter().map(|_| Seen::default()).collect();
+        let mut seen: Vec<Seen> = jobs.iter().map(|job| Seen { tokens: job.prompt(), ..Seen::default() }).collect();
+        let mut store = Store::new();
         let mut live: Vec<usize> = Vec::new();
         let mut arrived = 0;
         for now in 0..20_000 {
             for (index, job) in jobs.iter().enumerate() {
                 let id = SequenceId(index as u64);
                 if job.arrives_at_step == now {
-                    scheduler.add(id, Arrival { score_prompt: job.score_prompt, ..arrival(job.model, job.n_prompt) });
+                    scheduler.add(id, Arrival { score_prompt: job.score_prompt, ..arrival_of(job.model, "", &job.prompt()) });
                     live.push(index);
                     arrived += 1;
                 }
@@ -123,7 +167,7 @@ proptest! {
                 match decision {
                     Decision::Idle => {}
                     Decision::Run(batch) => {
-                        for index in play(&mut scheduler, &jobs, &mut seen, &batch)? {
+                        for index in play(&mut scheduler, &jobs, &mut seen, &mut store, &batch)? {
                             scheduler.remove(SequenceId(index as u64));
                             live.retain(|&other| other != index);
                         }
