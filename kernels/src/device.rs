@@ -55,6 +55,15 @@ impl Device {
         Ok(Device::Cpu(Arc::new(Cpu::portable(threads)?)))
     }
 
+    /// The processor once for each instruction set that it has, the best first and the portable one last: tests compare them with each other.
+    ///
+    /// # Errors
+    /// [`DeviceError::Threads`] if the threads cannot be started.
+    pub fn cpu_each(threads: NonZeroUsize) -> Result<Vec<Device>, DeviceError> {
+        let each = Cpu::each(threads)?.into_iter();
+        Ok(each.map(|cpu| Device::Cpu(Arc::new(cpu))).collect())
+    }
+
     /// The kind of device, as `--device` spells it: `reference` or `cpu`.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -5,7 +5,7 @@
 //! cuts the first split short. A sink is one more split: a score without a value.
 
 use super::Cpu;
-use super::formats::accumulate_floats;
+use super::formats::float::accumulate as accumulate_floats;
 use super::simd::{Kernel, Simd, exp};
 use crate::buffer::Buffer;
 use crate::operands::AttentionJob;

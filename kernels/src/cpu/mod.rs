@@ -33,8 +33,10 @@ pub struct Cpu {
     workers: Workers,
     /// Prepared activations of a product.
     activations: Shelf<Rows>,
-    /// Unpacked weight rows of a task.
+    /// Weight rows of a task, unpacked to f32.
     tiles: Shelf<Rows>,
+    /// Quantised weight rows of a task, unpacked and interleaved.
+    quantised_tiles: Shelf<matmul::Tile>,
     /// Cosines and sines of a row.
     angles: Shelf<Buffer<f32>>,
     /// Gates and what they are to let through.
@@ -52,12 +54,18 @@ impl Cpu {
         Cpu::new(Isa::Portable, threads)
     }
 
+    pub(crate) fn each(threads: NonZeroUsize) -> Result<Vec<Cpu>, DeviceError> {
+        let available = Isa::available().into_iter();
+        available.map(|isa| Cpu::new(isa, threads)).collect()
+    }
+
     fn new(isa: Isa, threads: NonZeroUsize) -> Result<Cpu, DeviceError> {
         Ok(Cpu {
             isa,
             workers: Workers::new(threads)?,
             activations: Shelf::new(),
             tiles: Shelf::new(),
+            quantised_tiles: Shelf::new(),
             angles: Shelf::new(),
             gates: Shelf::new(),
             attention: Shelf::new(),

@@ -5,6 +5,9 @@
 //! code, written once for all instruction sets. [`Simd::run`] compiles a kernel with the instructions switched on: everything between it and an operation must be `#[inline(always)]`, or the
 //! operations turn into function calls.
 
+/// Elements of a quantised row that are handled at a time: eight blocks of 32, or one of 256.
+pub(crate) const CHUNK_LEN: usize = 256;
+
 /// A piece of work that is compiled once per instruction set.
 pub(crate) trait Kernel {
     type Output;
@@ -21,6 +24,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// A vector.
     type F32: Copy;
+
+    /// A vector of as many i32 numbers.
+    type I32: Copy;
 
     /// As many elements in memory as a vector has lanes.
     type Chunk<T: Copy + Default>: AsRef<[T]> + AsMut<[T]>;
@@ -69,8 +75,38 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// [`Simd::sum`] of four vectors, bit by bit, in fewer instructions.
     fn sum_of_each(self, vectors: [Self::F32; 4]) -> [f32; 4];
 
-    /// Sums of products of signed bytes, exact, each lane over its own share of the 32. No byte of `x` may be -128.
-    fn dot_i8(self, w: &[i8; 32], x: &[i8; 32]) -> Self::F32;
+    fn splat_i32(self, value: i32) -> Self::I32;
+    fn load_i32(self, chunk: &Self::Chunk<i32>) -> Self::I32;
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// The low 32 bits of each product.
+    fn mul_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    fn to_f32(self, vector: Self::I32) -> Self::F32;
+
+    /// Four unsigned bytes for each lane.
+    fn load_quads(self, chunk: &Self::Chunk<[u8; 4]>) -> Self::I32;
+    /// Adds to each lane the four products of its bytes with those of `x`, exactly. `WIDE` says that bytes of `w` may be above 127.
+    fn dot_quads<const WIDE: bool>(self, sum: Self::I32, w: Self::I32, x: [i8; 4]) -> Self::I32;
+    /// Two signed numbers for each lane.
+    fn load_pairs(self, chunk: &Self::Chunk<[i16; 2]>) -> Self::I32;
+    /// Adds to each lane the two products of its numbers with those of `x`, exactly.
+    fn dot_pairs(self, sum: Self::I32, w: Self::I32, x: [i16; 2]) -> Self::I32;
+
+    /// Products of bytes, summed over each 32, exactly. `WIDE` says that bytes of `w` may be above 127.
+    fn dots_of_32<const WIDE: bool>(
+        self,
+        w: &[u8; CHUNK_LEN],
+        x: &[i8; CHUNK_LEN],
+    ) -> [i32; CHUNK_LEN / 32];
+    /// Products of bytes, summed over each 16, times the scale of these 16, all summed, exactly. `WIDE` says that bytes of `w` may be above 127. The result must fit.
+    fn scaled_dots_of_16<const WIDE: bool>(
+        self,
+        w: &[u8; CHUNK_LEN],
+        x: &[i8; CHUNK_LEN],
+        scales: &[i16; CHUNK_LEN / 16],
+    ) -> i32;
+    /// `table[index]` for each index below 16.
+    fn look_up(self, table: &[u8; 16], indices: &[u8; 32]) -> [u8; 32];
 }
 
 /// e^x within 2 units in the last place; infinity, zero and NaN where f32 has them.

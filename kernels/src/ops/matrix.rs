@@ -58,8 +58,8 @@ pub fn embed(rows: &RowIndex, table: &Tensor, out: &mut Tensor) -> Result<(), Op
 
 /// Multiplies each row of `x` with the transposed weight and adds the bias: `out[r, o] = Σ_i weight[o, i] · x[r, i] + bias[o]`.
 ///
-/// `x`: `[rows, n_in]` f32; `out`: `[rows, n_out]` f32. On the cpu device a Q8_0 weight meets activations that were quantised to int8 in blocks of 32 (scale = largest magnitude / 127); all
-/// other types meet f32 activations.
+/// `x`: `[rows, n_in]` f32; `out`: `[rows, n_out]` f32. On the cpu device quantised weights meet activations that were quantised to int8 in blocks as long as the
+/// weight's, 32 or 256 (scale = largest magnitude / 127); F32, F16 and BF16 meet f32 activations.
 ///
 /// # Errors
 /// The checks on shape, type and device.

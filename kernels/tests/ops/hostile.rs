@@ -38,18 +38,18 @@ fn any_bytes_may_be_weights() {
         for tensor_type in crate::support::TYPES {
             for (seed, rows) in [1, 2, 9].into_iter().enumerate() {
                 let mut random = Random::new(seed as u64);
-                let len = tensor_type.row_bytes(96).expect("whole blocks") * 19;
+                let len = tensor_type.row_bytes(256).expect("whole blocks") * 19;
                 let bytes: Vec<u8> = (0..len).map(|_| random.bits().to_le_bytes()[0]).collect();
-                let weight = view(&device, tensor_type, &[19, 96], &bytes, 1);
+                let weight = view(&device, tensor_type, &[19, 256], &bytes, 1);
                 let mut out = zeros(&device, &[rows, 19]);
-                ops::matmul(&weight, &odd(&device, rows, 96, 1), &mut out).expect("shapes agree");
+                ops::matmul(&weight, &odd(&device, rows, 256, 1), &mut out).expect("shapes agree");
                 ops::matmul(
                     &weight,
-                    &tensor(&device, &[rows, 96], &random.numbers(rows * 96)),
+                    &tensor(&device, &[rows, 256], &random.numbers(rows * 256)),
                     &mut out,
                 )
                 .expect("shapes agree");
-                let mut embedded = zeros(&device, &[2, 96]);
+                let mut embedded = zeros(&device, &[2, 256]);
                 let rows = tokens(&device, 19, &[18, 0], &[]).expect("ids exist");
                 ops::embed(&rows, &weight, &mut embedded).expect("shapes agree");
             }
@@ -63,11 +63,11 @@ fn an_activation_that_is_no_number_spoils_its_row_only() {
         for tensor_type in crate::support::TYPES {
             for spoilt in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 let mut random = Random::new(3);
-                let weight = crate::support::weight(&device, tensor_type, &[5, 64], &mut random);
-                let mut x = random.numbers(6 * 64);
-                x[2 * 64 + 40] = spoilt;
+                let weight = crate::support::weight(&device, tensor_type, &[5, 256], &mut random);
+                let mut x = random.numbers(6 * 256);
+                x[2 * 256 + 40] = spoilt;
                 let mut out = zeros(&device, &[6, 5]);
-                ops::matmul(&weight, &tensor(&device, &[6, 64], &x), &mut out)
+                ops::matmul(&weight, &tensor(&device, &[6, 256], &x), &mut out)
                     .expect("shapes agree");
                 for (row, values) in out.to_f32().expect("readable").chunks(5).enumerate() {
                     let finite = values.iter().all(|value| value.is_finite());

@@ -11,14 +11,12 @@ use kernels::{
     RowIndex, RowPlace, StepRows, Tensor, ops,
 };
 
-/// Devices whose answers are compared with the reference's.
+/// Devices whose answers are compared with the reference's: each instruction set that this machine has, and the best with several threads.
 pub(crate) fn devices() -> Vec<Device> {
     let threads = |n| NonZeroUsize::new(n).expect("not zero");
-    vec![
-        Device::cpu_portable(threads(1)).expect("no thread to start"),
-        Device::cpu(threads(1)).expect("no thread to start"),
-        Device::cpu(threads(3)).expect("threads start"),
-    ]
+    let mut devices = Device::cpu_each(threads(1)).expect("no thread to start");
+    devices.push(Device::cpu(threads(3)).expect("threads start"));
+    devices
 }
 
 /// The reference and all that are compared with it.
@@ -77,54 +75,80 @@ impl Random {
 }
 
 /// The tensor types that every device takes.
-pub(crate) const TYPES: [TensorType; 4] = [
+pub(crate) const TYPES: [TensorType; 16] = [
     TensorType::F32,
     TensorType::F16,
     TensorType::BF16,
+    TensorType::Q4_0,
+    TensorType::Q4_1,
+    TensorType::Q5_0,
+    TensorType::Q5_1,
     TensorType::Q8_0,
+    TensorType::Q2_K,
+    TensorType::Q3_K,
+    TensorType::Q4_K,
+    TensorType::Q5_K,
+    TensorType::Q6_K,
+    TensorType::IQ4_NL,
+    TensorType::IQ4_XS,
+    TensorType::MXFP4,
 ];
 
-/// Numbers as a file has them, in a type that this writes by rounding to the nearest.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the quotient is at most 127"
-)]
-pub(crate) fn packed(tensor_type: TensorType, numbers: &[f32]) -> Vec<u8> {
+/// Whether weights of this type meet activations that were quantised to int8 on the cpu device.
+pub(crate) fn is_quantised(tensor_type: TensorType) -> bool {
+    tensor_type.block_len() > 1
+}
+
+/// Where a block of the type has f16 factors, and how large they are so that elements are about 1.
+fn factors(tensor_type: TensorType) -> (&'static [usize], f32) {
     match tensor_type {
-        TensorType::F32 => numbers.iter().flat_map(|n| n.to_le_bytes()).collect(),
-        TensorType::F16 => numbers
-            .iter()
-            .flat_map(|&n| f16::from_f32(n).to_le_bytes())
-            .collect(),
-        TensorType::BF16 => numbers
-            .iter()
-            .flat_map(|&n| bf16::from_f32(n).to_le_bytes())
-            .collect(),
-        TensorType::Q8_0 => numbers
-            .chunks_exact(32)
-            .flat_map(|block| {
-                let scale = f16::from_f32(
-                    block
-                        .iter()
-                        .fold(0.0, |largest: f32, n| largest.max(n.abs()))
-                        / 127.0,
-                );
-                let quant = |n: &f32| {
-                    if scale.to_f32() > 0.0 {
-                        (n / scale.to_f32()).round() as i8
-                    } else {
-                        0
-                    }
-                };
-                scale
-                    .to_le_bytes()
-                    .into_iter()
-                    .chain(block.iter().map(quant).map(i8::cast_unsigned))
-                    .collect::<Vec<_>>()
-            })
-            .collect(),
-        other => panic!("no writer for {other}"),
+        TensorType::Q4_0 => (&[0], 1.0 / 8.0),
+        TensorType::Q4_1 => (&[0, 2], 1.0 / 8.0),
+        TensorType::Q5_0 => (&[0], 1.0 / 16.0),
+        TensorType::Q5_1 => (&[0, 2], 1.0 / 16.0),
+        TensorType::Q8_0 | TensorType::IQ4_NL => (&[0], 1.0 / 128.0),
+        TensorType::Q2_K => (&[80, 82], 1.0 / 32.0),
+        TensorType::Q3_K => (&[108], 1.0 / 128.0),
+        TensorType::Q4_K | TensorType::Q5_K => (&[0, 2], 1.0 / 1024.0),
+        TensorType::Q6_K => (&[208], 1.0 / 4096.0),
+        TensorType::IQ4_XS => (&[0], 1.0 / 4096.0),
+        other => panic!("{other} has no f16 factors"),
     }
+}
+
+/// Random weights as a file has them. Quantised types get random bytes, every one of which means something, around sensible factors.
+pub(crate) fn packed(tensor_type: TensorType, len: usize, random: &mut Random) -> Vec<u8> {
+    let mut numbers = || random.numbers(len).into_iter();
+    match tensor_type {
+        TensorType::F32 => return numbers().flat_map(f32::to_le_bytes).collect(),
+        TensorType::F16 => {
+            return numbers()
+                .flat_map(|n| f16::from_f32(n).to_le_bytes())
+                .collect();
+        }
+        TensorType::BF16 => {
+            return numbers()
+                .flat_map(|n| bf16::from_f32(n).to_le_bytes())
+                .collect();
+        }
+        _ => {}
+    }
+    let n_bytes = len / tensor_type.block_len() * tensor_type.block_bytes();
+    let mut bytes: Vec<u8> = (0..n_bytes)
+        .map(|_| random.bits().to_le_bytes()[3])
+        .collect();
+    for block in bytes.chunks_exact_mut(tensor_type.block_bytes()) {
+        if tensor_type == TensorType::MXFP4 {
+            block[0] = 120 + block[0] % 6;
+            continue;
+        }
+        let (places, size) = factors(tensor_type);
+        for &place in places {
+            let factor = f16::from_f32(random.number() * size);
+            block[place..place + 2].copy_from_slice(&factor.to_le_bytes());
+        }
+    }
+    bytes
 }
 
 /// A view of `bytes` that begins `offset` bytes into its owner, so that alignment is whatever it is.
@@ -149,14 +173,8 @@ pub(crate) fn weight(
     shape: &[usize],
     random: &mut Random,
 ) -> Tensor {
-    let numbers = random.numbers(shape.iter().product());
-    view(
-        device,
-        tensor_type,
-        shape,
-        &packed(tensor_type, &numbers),
-        1 + random.below(7),
-    )
+    let bytes = packed(tensor_type, shape.iter().product(), random);
+    view(device, tensor_type, shape, &bytes, 1 + random.below(7))
 }
 
 /// Activations on a device.

@@ -4,7 +4,7 @@ use std::array::from_fn;
 
 use half::{bf16, f16};
 
-use crate::cpu::simd::{Kernel, Simd};
+use crate::cpu::simd::{CHUNK_LEN, Kernel, Simd};
 
 /// Needs nothing, so anybody may have one.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +16,7 @@ impl Simd for Portable {
     const LANES: usize = LANES;
 
     type F32 = [f32; LANES];
+    type I32 = [i32; LANES];
     type Chunk<T: Copy + Default> = [T; LANES];
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -127,12 +128,98 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn dot_i8(self, w: &[i8; 32], x: &[i8; 32]) -> [f32; LANES] {
-        let share = |lane: usize| {
-            (4 * lane..4 * lane + 4)
-                .map(|i| i32::from(w[i]) * i32::from(x[i]))
-                .sum::<i32>()
-        };
-        from_fn(|lane| share(lane) as f32)
+    fn splat_i32(self, value: i32) -> [i32; LANES] {
+        [value; LANES]
     }
+
+    #[inline(always)]
+    fn load_i32(self, chunk: &[i32; LANES]) -> [i32; LANES] {
+        *chunk
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
+        from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+
+    #[inline(always)]
+    fn sub_i32(self, a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
+        from_fn(|i| a[i].wrapping_sub(b[i]))
+    }
+
+    #[inline(always)]
+    fn mul_i32(self, a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
+        from_fn(|i| a[i].wrapping_mul(b[i]))
+    }
+
+    #[inline(always)]
+    fn to_f32(self, vector: [i32; LANES]) -> [f32; LANES] {
+        from_fn(|i| vector[i] as f32)
+    }
+
+    #[inline(always)]
+    fn load_quads(self, chunk: &[[u8; 4]; LANES]) -> [i32; LANES] {
+        from_fn(|i| i32::from_le_bytes(chunk[i]))
+    }
+
+    #[inline(always)]
+    fn dot_quads<const WIDE: bool>(
+        self,
+        sum: [i32; LANES],
+        w: [i32; LANES],
+        x: [i8; 4],
+    ) -> [i32; LANES] {
+        from_fn(|lane| {
+            let bytes = w[lane].to_le_bytes();
+            let products = (0..4).map(|i| i32::from(bytes[i]) * i32::from(x[i]));
+            sum[lane].wrapping_add(products.sum())
+        })
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, chunk: &[[i16; 2]; LANES]) -> [i32; LANES] {
+        from_fn(|i| bytemuck::cast(chunk[i]))
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sum: [i32; LANES], w: [i32; LANES], x: [i16; 2]) -> [i32; LANES] {
+        from_fn(|lane| {
+            let pair: [i16; 2] = bytemuck::cast(w[lane]);
+            let products = (0..2).map(|i| i32::from(pair[i]) * i32::from(x[i]));
+            sum[lane].wrapping_add(products.sum())
+        })
+    }
+
+    #[inline(always)]
+    fn dots_of_32<const WIDE: bool>(
+        self,
+        w: &[u8; CHUNK_LEN],
+        x: &[i8; CHUNK_LEN],
+    ) -> [i32; CHUNK_LEN / 32] {
+        from_fn(|block| dot(&w[32 * block..][..32], &x[32 * block..][..32]))
+    }
+
+    #[inline(always)]
+    fn scaled_dots_of_16<const WIDE: bool>(
+        self,
+        w: &[u8; CHUNK_LEN],
+        x: &[i8; CHUNK_LEN],
+        scales: &[i16; CHUNK_LEN / 16],
+    ) -> i32 {
+        let groups = w.chunks_exact(16).zip(x.chunks_exact(16)).zip(scales);
+        groups
+            .map(|((w, x), &scale)| dot(w, x) * i32::from(scale))
+            .sum()
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16], indices: &[u8; 32]) -> [u8; 32] {
+        indices.map(|index| table[usize::from(index & 15)])
+    }
+}
+
+#[inline(always)]
+fn dot(w: &[u8], x: &[i8]) -> i32 {
+    let pairs = w.iter().zip(x);
+    pairs.map(|(&w, &x)| i32::from(w) * i32::from(x)).sum()
 }

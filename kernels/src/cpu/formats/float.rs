@@ -1,17 +1,16 @@
-//! Products of f32 activations with weights that unpack to f32.
+//! Types with one number per element, which meet f32 activations.
+//!
+//! # The order of a sum
+//! A product keeps one vector of partial sums, adds to it from the first element to the last, and adds up its lanes at the end. [`dot`] and [`accumulate`] keep the very same order, so which of
+//! them a product goes through does not change a bit.
 
-use std::ops::Range;
-
-use super::{Family, Format, Row, RowMut, RowSize, Simd};
-
-/// Rows of f32 numbers, zeros up to the next multiple of [`ROW_MULTIPLE`].
-pub(crate) struct Float;
+use super::{Row, RowMut, RowSize, Simd};
 
 /// A multiple of every vector's length.
-const ROW_MULTIPLE: usize = 32;
+pub(crate) const ROW_MULTIPLE: usize = 32;
 
 /// A tensor type with one number per element.
-pub(super) trait Element: Send + Sync + 'static {
+pub(crate) trait Element: Send + Sync + 'static {
     /// An element in the file.
     type Packed: Copy + Default;
 
@@ -20,46 +19,19 @@ pub(super) trait Element: Send + Sync + 'static {
     fn load<S: Simd>(simd: S, chunk: &S::Chunk<Self::Packed>) -> S::F32;
 }
 
-impl Family for Float {
-    const PANEL_LEN: usize = 1024;
-
-    fn weight_size(n_in: usize) -> RowSize {
-        RowSize {
-            floats: n_in.next_multiple_of(ROW_MULTIPLE),
-            bytes: 0,
-        }
+/// Size of a row of `n_in` f32 numbers, zeros up to the next multiple of [`ROW_MULTIPLE`].
+pub(crate) fn row_size(n_in: usize) -> RowSize {
+    RowSize {
+        floats: n_in.next_multiple_of(ROW_MULTIPLE),
+        ..RowSize::default()
     }
+}
 
-    fn activation_size(n_in: usize) -> RowSize {
-        Float::weight_size(n_in)
-    }
-
-    #[inline(always)]
-    fn prepare<S: Simd>(_: S, x: &[f32], row: RowMut<'_>) {
-        let (numbers, padding) = row.floats.split_at_mut(x.len());
-        numbers.copy_from_slice(x);
-        padding.fill(0.0);
-    }
-
-    #[inline(always)]
-    fn accumulate<S: Simd, const W: usize, const X: usize>(
-        simd: S,
-        w: [Row<'_>; W],
-        x: [Row<'_>; X],
-        panel: Range<usize>,
-        sums: &mut [[S::F32; X]; W],
-    ) {
-        // Rows are longer than the last panel's end where they are padded.
-        let panel = panel.start..panel.end.next_multiple_of(ROW_MULTIPLE);
-        let (mut w_floats, mut x_floats) = ([[].as_slice(); W], [[].as_slice(); X]);
-        for (floats, row) in w_floats.iter_mut().zip(&w) {
-            *floats = &row.floats[panel.clone()];
-        }
-        for (floats, row) in x_floats.iter_mut().zip(&x) {
-            *floats = &row.floats[panel.clone()];
-        }
-        accumulate(simd, w_floats, x_floats, sums);
-    }
+/// Copies a row of activations.
+pub(crate) fn prepare(x: &[f32], row: RowMut<'_>) {
+    let (numbers, padding) = row.floats.split_at_mut(x.len());
+    numbers.copy_from_slice(x);
+    padding.fill(0.0);
 }
 
 /// `sums[w][x] += Σ_i w[i] · x[i]`, for rows of one length, a multiple of [`ROW_MULTIPLE`].
@@ -98,54 +70,56 @@ pub(crate) fn accumulate<S: Simd, const W: usize, const X: usize>(
     *sums = local;
 }
 
-impl<E: Element> Format for E {
-    type Family = Float;
+/// Unpacks a row of the file for [`accumulate`].
+#[inline(always)]
+pub(crate) fn unpack<E: Element, S: Simd>(simd: S, packed: &[u8], row: RowMut<'_>) {
+    let (chunks, tail) = S::chunks(E::elements(packed));
+    let (out, _) = S::chunks_mut(row.floats);
+    let mut out = out.iter_mut();
+    for (chunk, out) in chunks.iter().zip(&mut out) {
+        simd.store(E::load(simd, chunk), out);
+    }
+    if !tail.is_empty()
+        && let Some(out) = out.next()
+    {
+        simd.store(E::load(simd, &S::partial(tail)), out);
+    }
+    for out in out {
+        simd.store(simd.splat(0.0), out);
+    }
+}
 
-    #[inline(always)]
-    fn unpack<S: Simd>(simd: S, packed: &[u8], row: RowMut<'_>) {
-        let (chunks, tail) = S::chunks(E::elements(packed));
-        let (out, _) = S::chunks_mut(row.floats);
-        let mut out = out.iter_mut();
-        for (chunk, out) in chunks.iter().zip(&mut out) {
-            simd.store(E::load(simd, chunk), out);
-        }
-        if !tail.is_empty()
-            && let Some(out) = out.next()
-        {
-            simd.store(E::load(simd, &S::partial(tail)), out);
-        }
-        for out in out {
-            simd.store(simd.splat(0.0), out);
+/// Products of `W` rows of the file with one prepared row of activations.
+#[inline(always)]
+pub(crate) fn dot<E: Element, S: Simd, const W: usize>(
+    simd: S,
+    packed: [&[u8]; W],
+    x: Row<'_>,
+) -> [f32; W] {
+    let n_chunks = S::chunks(E::elements(packed[0])).0.len();
+    let (mut chunks, mut tails) = ([[].as_slice(); W], [[].as_slice(); W]);
+    for ((chunks, tail), row) in chunks.iter_mut().zip(&mut tails).zip(packed) {
+        let (whole, rest) = S::chunks(E::elements(row));
+        (*chunks, *tail) = (&whole[..n_chunks], rest);
+    }
+    let x = S::chunks(x.floats).0;
+    let (x_chunks, x_tail) = x.split_at(n_chunks);
+    let mut sums = [simd.splat(0.0); W];
+    for (i, x_chunk) in x_chunks.iter().enumerate() {
+        let x_vector = simd.load(x_chunk);
+        for (sum, row) in sums.iter_mut().zip(&chunks) {
+            *sum = simd.mul_add(E::load(simd, &row[i]), x_vector, *sum);
         }
     }
-
-    #[inline(always)]
-    fn dot<S: Simd, const W: usize>(simd: S, packed: [&[u8]; W], x: Row<'_>) -> [f32; W] {
-        let n_chunks = S::chunks(E::elements(packed[0])).0.len();
-        let (mut chunks, mut tails) = ([[].as_slice(); W], [[].as_slice(); W]);
-        for ((chunks, tail), row) in chunks.iter_mut().zip(&mut tails).zip(packed) {
-            let (whole, rest) = S::chunks(E::elements(row));
-            (*chunks, *tail) = (&whole[..n_chunks], rest);
+    if let Some(x_chunk) = x_tail.first() {
+        let x_vector = simd.load(x_chunk);
+        for (sum, tail) in sums.iter_mut().zip(tails) {
+            *sum = simd.mul_add(E::load(simd, &S::partial(tail)), x_vector, *sum);
         }
-        let x = S::chunks(x.floats).0;
-        let (x_chunks, x_tail) = x.split_at(n_chunks);
-        let mut sums = [simd.splat(0.0); W];
-        for (i, x_chunk) in x_chunks.iter().enumerate() {
-            let x_vector = simd.load(x_chunk);
-            for (sum, row) in sums.iter_mut().zip(&chunks) {
-                *sum = simd.mul_add(E::load(simd, &row[i]), x_vector, *sum);
-            }
-        }
-        if let Some(x_chunk) = x_tail.first() {
-            let x_vector = simd.load(x_chunk);
-            for (sum, tail) in sums.iter_mut().zip(tails) {
-                *sum = simd.mul_add(E::load(simd, &S::partial(tail)), x_vector, *sum);
-            }
-        }
-        let mut results = [0.0; W];
-        for (result, sum) in results.iter_mut().zip(sums) {
-            *result = simd.sum(sum);
-        }
-        results
     }
+    let mut results = [0.0; W];
+    for (result, sum) in results.iter_mut().zip(sums) {
+        *result = simd.sum(sum);
+    }
+    results
 }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::cpu::simd::{Kernel, Simd};
+use crate::cpu::simd::{CHUNK_LEN, Kernel, Simd};
 
 /// Proof that the processor has AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +33,7 @@ impl Simd for Avx2 {
     const LANES: usize = LANES;
 
     type F32 = __m256;
+    type I32 = __m256i;
     type Chunk<T: Copy + Default> = [T; LANES];
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -176,16 +177,163 @@ impl Simd for Avx2 {
         results
     }
 
-    /// The instruction multiplies unsigned with signed bytes and adds pairs in 16 bits: with |w| <= 128 and |x| <= 127 a pair is at most 2 · 128 · 127 = 32,512, which fits.
     #[inline(always)]
-    fn dot_i8(self, w: &[i8; 32], x: &[i8; 32]) -> __m256 {
+    fn splat_i32(self, value: i32) -> __m256i {
+        with_token!(self, _mm256_set1_epi32(value))
+    }
+
+    #[inline(always)]
+    fn load_i32(self, chunk: &[i32; LANES]) -> __m256i {
+        self.load_bytes(bytemuck::cast_ref(chunk))
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: __m256i, b: __m256i) -> __m256i {
+        with_token!(self, _mm256_add_epi32(a, b))
+    }
+
+    #[inline(always)]
+    fn sub_i32(self, a: __m256i, b: __m256i) -> __m256i {
+        with_token!(self, _mm256_sub_epi32(a, b))
+    }
+
+    #[inline(always)]
+    fn mul_i32(self, a: __m256i, b: __m256i) -> __m256i {
+        with_token!(self, _mm256_mullo_epi32(a, b))
+    }
+
+    #[inline(always)]
+    fn to_f32(self, vector: __m256i) -> __m256 {
+        with_token!(self, _mm256_cvtepi32_ps(vector))
+    }
+
+    #[inline(always)]
+    fn load_quads(self, chunk: &[[u8; 4]; LANES]) -> __m256i {
+        self.load_bytes(bytemuck::cast_ref(chunk))
+    }
+
+    #[inline(always)]
+    fn dot_quads<const WIDE: bool>(self, sum: __m256i, w: __m256i, x: [i8; 4]) -> __m256i {
+        let x = self.splat_i32(bytemuck::cast(x));
+        self.dot_bytes::<WIDE>(sum, w, x, self.ones())
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, chunk: &[[i16; 2]; LANES]) -> __m256i {
+        self.load_bytes(bytemuck::cast_ref(chunk))
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sum: __m256i, w: __m256i, x: [i16; 2]) -> __m256i {
+        let x = self.splat_i32(bytemuck::cast(x));
+        self.add_i32(sum, with_token!(self, _mm256_madd_epi16(w, x)))
+    }
+
+    #[inline(always)]
+    fn dots_of_32<const WIDE: bool>(
+        self,
+        w: &[u8; CHUNK_LEN],
+        x: &[i8; CHUNK_LEN],
+    ) -> [i32; CHUNK_LEN / 32] {
+        let (w, x): (&[[u8; 32]], &[[i8; 32]]) = (w.as_chunks().0, x.as_chunks().0);
+        let sums: [__m256i; 8] = std::array::from_fn(|i| {
+            let (w, x) = (
+                self.load_bytes(&w[i]),
+                self.load_bytes(bytemuck::cast_ref(&x[i])),
+            );
+            self.dot_bytes::<WIDE>(self.splat_i32(0), w, x, self.ones())
+        });
+        let pairs = |i: usize| with_token!(self, _mm256_hadd_epi32(sums[2 * i], sums[2 * i + 1]));
+        let (first, last) = with_token!(
+            self,
+            (
+                _mm256_hadd_epi32(pairs(0), pairs(1)),
+                _mm256_hadd_epi32(pairs(2), pairs(3))
+            )
+        );
+        let (low, high) = with_token!(
+            self,
+            (
+                _mm256_permute2x128_si256::<0x20>(first, last),
+                _mm256_permute2x128_si256::<0x31>(first, last)
+            )
+        );
+        self.stored(self.add_i32(low, high))
+    }
+
+    #[inline(always)]
+    fn scaled_dots_of_16<const WIDE: bool>(
+        self,
+        w: &[u8; CHUNK_LEN],
+        x: &[i8; CHUNK_LEN],
+        scales: &[i16; CHUNK_LEN / 16],
+    ) -> i32 {
+        let (w, x): (&[[u8; 32]], &[[i8; 32]]) = (w.as_chunks().0, x.as_chunks().0);
+        let mut sum = self.splat_i32(0);
+        for ((w, x), &[a, b]) in w.iter().zip(x).zip(scales.as_chunks().0) {
+            let scales = with_token!(self, _mm256_set_m128i(_mm_set1_epi16(b), _mm_set1_epi16(a)));
+            let (w, x) = (self.load_bytes(w), self.load_bytes(bytemuck::cast_ref(x)));
+            sum = self.dot_bytes::<WIDE>(sum, w, x, scales);
+        }
+        self.stored(sum).iter().sum()
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16], indices: &[u8; 32]) -> [u8; 32] {
+        // SAFETY: the token proves SSE2; the reference covers the 16 bytes that are read, and the load has no alignment.
+        let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
+        let indices = self.load_bytes(indices);
+        let found = with_token!(
+            self,
+            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), indices)
+        );
+        bytemuck::cast(self.stored(found))
+    }
+}
+
+impl Avx2 {
+    #[inline(always)]
+    fn ones(self) -> __m256i {
+        with_token!(self, _mm256_set1_epi16(1))
+    }
+
+    #[inline(always)]
+    fn load_bytes(self, bytes: &[u8; 32]) -> __m256i {
         // SAFETY: the token proves AVX; the reference covers the 32 bytes that are read, and the load has no alignment.
-        let w = unsafe { _mm256_loadu_si256(w.as_ptr().cast()) };
-        // SAFETY: as above, for `x`.
-        let x = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
-        let (magnitudes, signed) = with_token!(self, (_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)));
-        let pairs = with_token!(self, _mm256_maddubs_epi16(magnitudes, signed));
-        let fours = with_token!(self, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-        with_token!(self, _mm256_cvtepi32_ps(fours))
+        unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn stored(self, vector: __m256i) -> [i32; LANES] {
+        let mut numbers = [0; LANES];
+        // SAFETY: the token proves AVX; the array has the 32 bytes that are written, and the store has no alignment.
+        unsafe { _mm256_storeu_si256(numbers.as_mut_ptr().cast(), vector) };
+        numbers
+    }
+
+    /// Adds to each lane the products of its four bytes, each pair of products times the 16-bit factor that lies there.
+    ///
+    /// The instruction adds pairs of products in 16 bits with saturation: with |x| <= 127 and w <= 127 a pair is at most 2 · 127 · 127 = 32,258, which fits. Wider bytes are cut in two
+    /// halves, at most 127 and 128.
+    #[inline(always)]
+    fn dot_bytes<const WIDE: bool>(
+        self,
+        sum: __m256i,
+        w: __m256i,
+        x: __m256i,
+        factors: __m256i,
+    ) -> __m256i {
+        let dot = |sum, w| {
+            let pairs = with_token!(self, _mm256_maddubs_epi16(w, x));
+            self.add_i32(sum, with_token!(self, _mm256_madd_epi16(pairs, factors)))
+        };
+        if !WIDE {
+            return dot(sum, w);
+        }
+        let half = with_token!(
+            self,
+            _mm256_and_si256(_mm256_srli_epi16::<1>(w), _mm256_set1_epi8(0x7f))
+        );
+        dot(dot(sum, half), with_token!(self, _mm256_sub_epi8(w, half)))
     }
 }

@@ -1,0 +1,388 @@
+//! AVX-512 with VNNI: vectors of sixteen f32 numbers. Intel since Ice Lake, AMD since Zen 4.
+
+use std::arch::x86_64::*;
+
+use crate::cpu::simd::{CHUNK_LEN, Kernel, Simd};
+
+/// Proof that the processor has AVX-512 F, BW, DQ, VL and VNNI (and with them everything that [`Avx2`](super::Avx2) asks for).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx512(());
+
+const LANES: usize = 16;
+
+impl Avx512 {
+    /// The token, where the processor (and the operating system) has the instructions.
+    pub(crate) fn new() -> Option<Avx512> {
+        let has_all = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        has_all.then_some(Avx512(()))
+    }
+}
+
+/// An intrinsic that takes and gives values only.
+macro_rules! with_token {
+    ($token:ident, $intrinsic:expr) => {{
+        let Avx512(()) = $token;
+        // SAFETY: an `Avx512` is made only in `Avx512::new`, after all of its instructions were found; these intrinsics ask for nothing else.
+        unsafe { $intrinsic }
+    }};
+}
+
+impl Simd for Avx512 {
+    const LANES: usize = LANES;
+
+    type F32 = __m512;
+    type I32 = __m512i;
+    type Chunk<T: Copy + Default> = [T; LANES];
+
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+        fn compiled_with_avx512<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: an `Avx512` is made only in `Avx512::new`, after all of these features were found.
+        unsafe { compiled_with_avx512(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn chunks<T: Copy + Default>(elements: &[T]) -> (&[[T; LANES]], &[T]) {
+        elements.as_chunks()
+    }
+
+    #[inline(always)]
+    fn chunks_mut<T: Copy + Default>(elements: &mut [T]) -> (&mut [[T; LANES]], &mut [T]) {
+        elements.as_chunks_mut()
+    }
+
+    #[inline(always)]
+    fn partial<T: Copy + Default>(elements: &[T]) -> [T; LANES] {
+        let mut chunk = [T::default(); LANES];
+        chunk[..elements.len()].copy_from_slice(elements);
+        chunk
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m512 {
+        with_token!(self, _mm512_set1_ps(value))
+    }
+
+    #[inline(always)]
+    fn load(self, chunk: &[f32; LANES]) -> __m512 {
+        // SAFETY: the token proves AVX-512; the reference covers the 64 bytes that are read, and the load has no alignment.
+        unsafe { _mm512_loadu_ps(chunk.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, vector: __m512, chunk: &mut [f32; LANES]) {
+        // SAFETY: the token proves AVX-512; the reference covers the 64 bytes that are written, and the store has no alignment.
+        unsafe { _mm512_storeu_ps(chunk.as_mut_ptr(), vector) }
+    }
+
+    #[inline(always)]
+    fn load_f32(self, chunk: &[[u8; 4]; LANES]) -> __m512 {
+        with_token!(
+            self,
+            _mm512_castsi512_ps(self.load_bytes(bytemuck::cast_ref(chunk)))
+        )
+    }
+
+    #[inline(always)]
+    fn load_f16(self, chunk: &[[u8; 2]; LANES]) -> __m512 {
+        let halves = self.load_halves(chunk);
+        with_token!(self, _mm512_cvtph_ps(halves))
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, chunk: &[[u8; 2]; LANES]) -> __m512 {
+        let halves = self.load_halves(chunk);
+        // A bf16 is the upper half of the f32 with the same value.
+        with_token!(
+            self,
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+        )
+    }
+
+    #[inline(always)]
+    fn f16(self, bytes: [u8; 2]) -> f32 {
+        let bits = i32::from(u16::from_le_bytes(bytes));
+        with_token!(self, _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits))))
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        with_token!(self, _mm512_add_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        with_token!(self, _mm512_sub_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        with_token!(self, _mm512_mul_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        with_token!(self, _mm512_div_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        with_token!(self, _mm512_fmadd_ps(a, b, c))
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        with_token!(self, _mm512_max_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        with_token!(self, _mm512_min_ps(a, b))
+    }
+
+    /// The sum leaves `n` plus the exponent's bias in the low bits; they are moved up to where the exponent lies.
+    #[inline(always)]
+    fn exp2_whole(self, n: __m512) -> __m512 {
+        let biased = self.add(n, self.splat(12_582_912.0 + 127.0));
+        with_token!(
+            self,
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(biased)))
+        )
+    }
+
+    #[inline(always)]
+    fn sum(self, vector: __m512) -> f32 {
+        let [sum, ..] = self.sum_of_each([vector; 4]);
+        sum
+    }
+
+    /// Transposes fours within each quarter, so that each addition is between neighbours.
+    #[inline(always)]
+    fn sum_of_each(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+        let pairs = |a, b| {
+            let even = with_token!(self, _mm512_shuffle_ps::<0b10_00_10_00>(a, b));
+            let odd = with_token!(self, _mm512_shuffle_ps::<0b11_01_11_01>(a, b));
+            self.add(even, odd)
+        };
+        let quarters = pairs(pairs(a, b), pairs(c, d));
+        let (low, high) = with_token!(
+            self,
+            (
+                _mm512_castps512_ps256(quarters),
+                _mm512_extractf32x8_ps::<1>(quarters)
+            )
+        );
+        let halves = |eight: __m256| {
+            with_token!(
+                self,
+                _mm_add_ps(
+                    _mm256_castps256_ps128(eight),
+                    _mm256_extractf128_ps::<1>(eight)
+                )
+            )
+        };
+        let sums = with_token!(self, _mm_add_ps(halves(low), halves(high)));
+        let mut results = [0.0; 4];
+        // SAFETY: the token proves SSE; the reference covers the 16 bytes that are written, and the store has no alignment.
+        unsafe { _mm_storeu_ps(results.as_mut_ptr(), sums) };
+        results
+    }
+
+    #[inline(always)]
+    fn splat_i32(self, value: i32) -> __m512i {
+        with_token!(self, _mm512_set1_epi32(value))
+    }
+
+    #[inline(always)]
+    fn load_i32(self, chunk: &[i32; LANES]) -> __m512i {
+        self.load_bytes(bytemuck::cast_ref(chunk))
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        with_token!(self, _mm512_add_epi32(a, b))
+    }
+
+    #[inline(always)]
+    fn sub_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        with_token!(self, _mm512_sub_epi32(a, b))
+    }
+
+    #[inline(always)]
+    fn mul_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        with_token!(self, _mm512_mullo_epi32(a, b))
+    }
+
+    #[inline(always)]
+    fn to_f32(self, vector: __m512i) -> __m512 {
+        with_token!(self, _mm512_cvtepi32_ps(vector))
+    }
+
+    #[inline(always)]
+    fn load_quads(self, chunk: &[[u8; 4]; LANES]) -> __m512i {
+        self.load_bytes(bytemuck::cast_ref(chunk))
+    }
+
+    #[inline(always)]
+    fn dot_quads<const WIDE: bool>(self, sum: __m512i, w: __m512i, x: [i8; 4]) -> __m512i {
+        let x = self.splat_i32(bytemuck::cast(x));
+        with_token!(self, _mm512_dpbusd_epi32(sum, w, x))
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, chunk: &[[i16; 2]; LANES]) -> __m512i {
+        self.load_bytes(bytemuck::cast_ref(chunk))
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sum: __m512i, w: __m512i, x: [i16; 2]) -> __m512i {
+        let x = self.splat_i32(bytemuck::cast(x));
+        with_token!(self, _mm512_dpwssd_epi32(sum, w, x))
+    }
+
+    #[inline(always)]
+    fn dots_of_32<const WIDE: bool>(
+        self,
+        w: &[u8; CHUNK_LEN],
+        x: &[i8; CHUNK_LEN],
+    ) -> [i32; CHUNK_LEN / 32] {
+        let (w, x): (&[[u8; 64]], &[[i8; 64]]) = (w.as_chunks().0, x.as_chunks().0);
+        let [a, b, c, d] = std::array::from_fn(|i| {
+            let (w, x) = (
+                self.load_bytes(&w[i]),
+                self.load_bytes(bytemuck::cast_ref(&x[i])),
+            );
+            with_token!(self, _mm512_dpbusd_epi32(self.splat_i32(0), w, x))
+        });
+        // Sums within each quarter, one of each vector: [a, b, c, d] four times, of which two belong to one block.
+        let ab = with_token!(
+            self,
+            _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b))
+        );
+        let cd = with_token!(
+            self,
+            _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d))
+        );
+        let quarters = with_token!(
+            self,
+            _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
+        );
+        let (even, odd) = with_token!(
+            self,
+            (
+                _mm512_castsi512_si256(quarters),
+                _mm512_extracti64x4_epi64::<1>(quarters)
+            )
+        );
+        let blocks = with_token!(
+            self,
+            _mm256_permutevar8x32_epi32(
+                _mm256_add_epi32(
+                    _mm256_permute2x128_si256::<0x20>(even, odd),
+                    _mm256_permute2x128_si256::<0x31>(even, odd)
+                ),
+                _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)
+            )
+        );
+        let mut sums = [0; CHUNK_LEN / 32];
+        // SAFETY: the token proves AVX; the array has the 32 bytes that are written, and the store has no alignment.
+        unsafe { _mm256_storeu_si256(sums.as_mut_ptr().cast(), blocks) };
+        sums
+    }
+
+    #[inline(always)]
+    fn scaled_dots_of_16<const WIDE: bool>(
+        self,
+        w: &[u8; CHUNK_LEN],
+        x: &[i8; CHUNK_LEN],
+        scales: &[i16; CHUNK_LEN / 16],
+    ) -> i32 {
+        let (w, x): (&[[u8; 64]], &[[i8; 64]]) = (w.as_chunks().0, x.as_chunks().0);
+        // SAFETY: the token proves AVX; the reference covers the 32 bytes that are read, and the load has no alignment.
+        let scales = unsafe { _mm256_loadu_si256(scales.as_ptr().cast()) };
+        let mut sum = self.splat_i32(0);
+        for (i, (w, x)) in w.iter().zip(x).enumerate() {
+            let (w, x) = (self.load_bytes(w), self.load_bytes(bytemuck::cast_ref(x)));
+            sum = if WIDE {
+                let dots = with_token!(self, _mm512_dpbusd_epi32(self.splat_i32(0), w, x));
+                let lanes = self.load_i32(&FOURS[i]);
+                let scales = with_token!(
+                    self,
+                    _mm512_permutexvar_epi32(lanes, _mm512_cvtepi16_epi32(scales))
+                );
+                self.add_i32(sum, self.mul_i32(dots, scales))
+            } else {
+                // Pairs of products are added in 16 bits with saturation: with |x| <= 127 and w <= 127 a pair is at most 2 · 127 · 127 = 32,258, which fits.
+                let pairs = with_token!(self, _mm512_maddubs_epi16(w, x));
+                let lanes = self.load_bytes(bytemuck::cast_ref(&EIGHTS[i]));
+                let scales = with_token!(
+                    self,
+                    _mm512_permutexvar_epi16(lanes, _mm512_castsi256_si512(scales))
+                );
+                with_token!(self, _mm512_dpwssd_epi32(sum, pairs, scales))
+            };
+        }
+        with_token!(self, _mm512_reduce_add_epi32(sum))
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16], indices: &[u8; 32]) -> [u8; 32] {
+        // SAFETY: the token proves SSE2; the reference covers the 16 bytes that are read, and the load has no alignment.
+        let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
+        // SAFETY: the token proves AVX; the reference covers the 32 bytes that are read, and the load has no alignment.
+        let indices = unsafe { _mm256_loadu_si256(indices.as_ptr().cast()) };
+        let found = with_token!(
+            self,
+            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), indices)
+        );
+        let mut bytes = [0; 32];
+        // SAFETY: the token proves AVX; the array has the 32 bytes that are written, and the store has no alignment.
+        unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), found) };
+        bytes
+    }
+}
+
+/// For each 64 bytes of a chunk the number of the 16 that each 32-bit lane belongs to.
+static FOURS: [[i32; 16]; 4] = {
+    let mut lanes = [[0; 16]; 4];
+    let mut lane = 0_i32;
+    while lane < 64 {
+        lanes[lane as usize / 16][lane as usize % 16] = lane / 4;
+        lane += 1;
+    }
+    lanes
+};
+
+/// The same for 16-bit lanes.
+static EIGHTS: [[i16; 32]; 4] = {
+    let mut lanes = [[0; 32]; 4];
+    let mut lane = 0_i16;
+    while lane < 128 {
+        lanes[lane as usize / 32][lane as usize % 32] = lane / 8;
+        lane += 1;
+    }
+    lanes
+};
+
+impl Avx512 {
+    #[inline(always)]
+    fn load_bytes(self, bytes: &[u8; 64]) -> __m512i {
+        // SAFETY: the token proves AVX-512; the reference covers the 64 bytes that are read, and the load has no alignment.
+        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn load_halves(self, chunk: &[[u8; 2]; LANES]) -> __m256i {
+        // SAFETY: the token proves AVX; the reference covers the 32 bytes that are read, and the load has no alignment.
+        unsafe { _mm256_loadu_si256(chunk.as_ptr().cast()) }
+    }
+}

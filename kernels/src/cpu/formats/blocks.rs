@@ -1,0 +1,215 @@
+//! Products of bytes: activations quantised to int8, weights that unpack to unsigned bytes with scales beside them.
+//!
+//! # The order of a sum
+//! Within a block (32 or 256 elements, as the tensor type has it) everything is integers and exact, so any order will do. A block's sum is multiplied with the product of both scales, rounded, and
+//! added to one of [`CHAINS`] f32 sums: block `b` to chain `b mod 8`, in order; chains are added up in pairs at the end. Products and sums are rounded apart, never fused. So a quantised product
+//! is the same bits in every kernel on every instruction set.
+//!
+//! # Two families
+//! [`Small`]: blocks of 32 with scales (and minima) in f32; activations get a scale per 32. [`Large`]: blocks of 256 in groups with small integer scales, which stay integers until the block's end;
+//! activations get a scale per 256, and a minimum meets the sum of its group's activations.
+
+use super::{Row, RowMut, RowSize};
+use crate::cpu::simd::{CHUNK_LEN, Simd};
+
+mod large;
+mod small;
+
+pub(crate) use large::{Large, LargeScales};
+pub(crate) use small::{Small, SmallScales, small_chunk};
+
+/// f32 sums of a product.
+pub(crate) const CHAINS: usize = 8;
+
+/// A quantised tensor type on the processor.
+pub(crate) trait Quantised: Send + Sync + 'static {
+    type Family: Family;
+
+    /// Bytes of a block.
+    const BLOCK_BYTES: usize;
+
+    /// What an unpacked byte is above the weight's own integer; in [`Large`] it is folded into the minima.
+    const OFFSET: i32 = 0;
+
+    /// Unpacks up to 256 elements, whole blocks of the file; what is missing to 256 gets scales of zero.
+    fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<Scales<Self>>);
+}
+
+/// What stands beside the bytes of a chunk.
+pub(crate) type Scales<Q> = <<Q as Quantised>::Family as Family>::Scales;
+
+/// 256 unpacked elements of a weight row.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Chunk<T> {
+    pub(crate) quants: [u8; CHUNK_LEN],
+    pub(crate) scales: T,
+}
+
+impl<T: Default> Default for Chunk<T> {
+    fn default() -> Chunk<T> {
+        Chunk {
+            quants: [0; CHUNK_LEN],
+            scales: T::default(),
+        }
+    }
+}
+
+/// 256 activations.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct XChunk<'a> {
+    pub(crate) quants: &'a [i8; CHUNK_LEN],
+    /// One per block.
+    pub(crate) scales: &'a [f32],
+    /// Sums of the bytes, one per block or group.
+    pub(crate) sums: &'a [i16],
+}
+
+/// Numbers per lane that a chunk of a tile has beside its bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TileSize {
+    pub(crate) ints: usize,
+    pub(crate) pairs: usize,
+    pub(crate) floats: usize,
+}
+
+/// A chunk of as many weight rows as a vector has lanes, row `l` in lane `l`: to read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TileChunk<'a> {
+    /// `[CHUNK_LEN / 4][lanes]` fours of neighbouring bytes.
+    pub(crate) quads: &'a [[u8; 4]],
+    /// Each `[number][lanes]`, as the family says.
+    pub(crate) ints: &'a [i32],
+    pub(crate) pairs: &'a [[i16; 2]],
+    pub(crate) floats: &'a [f32],
+}
+
+/// One lane of a tile's chunk: to write.
+#[derive(Debug)]
+pub(crate) struct TileLane<'a> {
+    pub(crate) lane: usize,
+    pub(crate) lanes: usize,
+    pub(crate) ints: &'a mut [i32],
+    pub(crate) pairs: &'a mut [[i16; 2]],
+    pub(crate) floats: &'a mut [f32],
+}
+
+/// The arithmetic that tensor types share.
+pub(crate) trait Family: 'static {
+    /// What stands beside the bytes of a chunk of a weight row.
+    type Scales: Copy + Default;
+
+    /// Activations that share a scale, and those that share a sum.
+    const X_BLOCK: usize;
+    const X_SUM: usize;
+
+    const TILE: TileSize;
+
+    /// Adds one chunk's products to the chains. `index`: number of the chunk in its row.
+    fn multiply<S: Simd>(
+        simd: S,
+        w: &Chunk<Self::Scales>,
+        x: XChunk<'_>,
+        place: Place,
+        chains: &mut [f32; CHAINS],
+    );
+
+    /// Writes what stands beside a row's bytes into its lane.
+    fn interleave(scales: &Self::Scales, tile: &mut TileLane<'_>);
+
+    /// [`Family::multiply`] of all lanes with several rows of activations.
+    fn multiply_tile<S: Simd, const X: usize>(
+        simd: S,
+        tile: TileChunk<'_>,
+        x: &[XChunk<'_>; X],
+        place: Place,
+        chains: &mut [[S::F32; X]; CHAINS],
+    );
+}
+
+/// Where a chunk stands, and what its bytes are above the weights.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// Number of the chunk in its row.
+    pub(crate) index: usize,
+    /// [`Quantised::OFFSET`].
+    pub(crate) offset: i32,
+}
+
+/// Size of a prepared row of `n_in` activations.
+pub(crate) fn activation_size<F: Family>(n_in: usize) -> RowSize {
+    let n_in = n_in.next_multiple_of(CHUNK_LEN);
+    RowSize {
+        floats: n_in / F::X_BLOCK,
+        bytes: n_in,
+        sums: n_in / F::X_SUM,
+    }
+}
+
+/// Quantises a row of activations.
+#[inline(always)]
+pub(crate) fn prepare<F: Family>(x: &[f32], row: RowMut<'_>) {
+    let (bytes, padding) = row.bytes.split_at_mut(x.len());
+    padding.fill(0);
+    row.floats.fill(0.0);
+    let blocks = x.chunks(F::X_BLOCK).zip(bytes.chunks_mut(F::X_BLOCK));
+    for ((x, bytes), scale) in blocks.zip(&mut *row.floats) {
+        *scale = quantize(x, bytes);
+    }
+    for (bytes, sum) in row.bytes.chunks_exact(F::X_SUM).zip(&mut *row.sums) {
+        *sum = bytes.iter().map(|&byte| i16::from(byte)).sum();
+    }
+}
+
+/// The 256 activations of a prepared row from number `256 · index` on.
+#[inline(always)]
+pub(crate) fn x_chunk<'a, F: Family>(row: &Row<'a>, index: usize) -> XChunk<'a> {
+    let (n_scales, n_sums) = (CHUNK_LEN / F::X_BLOCK, CHUNK_LEN / F::X_SUM);
+    XChunk {
+        quants: &row.bytes.as_chunks().0[index],
+        scales: &row.floats[index * n_scales..][..n_scales],
+        sums: &row.sums[index * n_sums..][..n_sums],
+    }
+}
+
+/// Chains added up: in pairs, and pairs in pairs.
+#[inline(always)]
+pub(crate) fn total<T: Copy>(chains: &[T; CHAINS], add: impl Fn(T, T) -> T) -> T {
+    let [a, b, c, d, e, f, g, h] = *chains;
+    add(add(add(a, b), add(c, d)), add(add(e, f), add(g, h)))
+}
+
+/// Quantises numbers to -127 ..= 127 and returns their scale, the largest magnitude / 127. The scale is NaN if any number is not finite: so is every product then, as it would be without
+/// quantising.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the value was clamped to what a byte holds"
+)]
+fn quantize(numbers: &[f32], quants: &mut [i8]) -> f32 {
+    const STRIDE: usize = 16;
+    let mut largest = [0.0_f32; STRIDE];
+    // Zero for finite numbers, NaN for others.
+    let mut not_finite = [0.0_f32; STRIDE];
+    for numbers in numbers.as_chunks::<STRIDE>().0 {
+        for ((largest, not_finite), &value) in largest.iter_mut().zip(&mut not_finite).zip(numbers)
+        {
+            let magnitude = value.abs();
+            *largest = if magnitude > *largest {
+                magnitude
+            } else {
+                *largest
+            };
+            *not_finite += value * 0.0;
+        }
+    }
+    let largest = largest.into_iter().fold(0.0, f32::max);
+    let not_finite: f32 = not_finite.into_iter().sum();
+    let per_unit = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    for (quant, &value) in quants.iter_mut().zip(numbers) {
+        // Adding and taking off 1.5 · 2^23 rounds to the nearest whole number, ties to even.
+        let rounded = (value * per_unit).clamp(-127.0, 127.0) + 12_582_912.0 - 12_582_912.0;
+        *quant = rounded as i8;
+    }
+    largest / 127.0 + not_finite
+}

@@ -1,0 +1,126 @@
+//! Blocks of 256 in groups with integer scales.
+
+use super::{CHAINS, Chunk, Family, Place, TileChunk, TileLane, TileSize, XChunk};
+use crate::cpu::simd::{CHUNK_LEN, Simd};
+
+/// Elements that share a scale and a minimum in [`LargeScales`]; types with groups of 32 give each twice.
+const GROUP_LEN: usize = 16;
+const GROUPS: usize = CHUNK_LEN / GROUP_LEN;
+const QUADS: usize = CHUNK_LEN / 4;
+
+/// `WIDE`: bytes above 127 occur. `MINS`: minima have a factor of their own; without, they are what the bytes are too large by, and share the scale. `GROUP`: elements that share a group's scale.
+///
+/// Integers stay below 2^31: with |x| <= 127 the worst is Q6_K, 256 · 63 · 127 · 128 = 2.6e8 less as much again for the minima.
+#[derive(Debug)]
+pub(crate) struct Large<const WIDE: bool, const MINS: bool, const GROUP: usize>;
+
+/// Element = scale · group scale · byte - (minimum's factor) · group minimum.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LargeScales {
+    pub(crate) groups: [i16; GROUPS],
+    pub(crate) mins: [i16; GROUPS],
+    pub(crate) scale: f32,
+    /// Factor of the minima; not looked at where they share the scale.
+    pub(crate) min: f32,
+}
+
+impl<const WIDE: bool, const MINS: bool, const GROUP: usize> Family for Large<WIDE, MINS, GROUP> {
+    type Scales = LargeScales;
+
+    const X_BLOCK: usize = CHUNK_LEN;
+    const X_SUM: usize = GROUP_LEN;
+
+    const TILE: TileSize = TileSize {
+        ints: CHUNK_LEN / GROUP,
+        pairs: GROUPS / 2,
+        floats: if MINS { 2 } else { 1 },
+    };
+
+    #[inline(always)]
+    fn multiply<S: Simd>(
+        simd: S,
+        w: &Chunk<LargeScales>,
+        x: XChunk<'_>,
+        place: Place,
+        chains: &mut [f32; CHAINS],
+    ) {
+        let sum = simd.scaled_dots_of_16::<WIDE>(&w.quants, x.quants, &w.scales.groups);
+        let x_sums: &[i16; GROUPS] = x.sums.first_chunk().expect("a sum per group");
+        let mut mins = 0;
+        for (&min, &sum) in w.scales.mins.iter().zip(x_sums) {
+            mins += i32::from(min) * i32::from(sum);
+        }
+        let chain = &mut chains[place.index % CHAINS];
+        let x_scale = x.scales[0];
+        if MINS {
+            *chain += (w.scales.scale * x_scale) * sum as f32;
+            *chain -= (w.scales.min * x_scale) * mins as f32;
+        } else {
+            *chain += (w.scales.scale * x_scale) * (sum - mins) as f32;
+        }
+    }
+
+    #[inline(always)]
+    fn interleave(scales: &LargeScales, tile: &mut TileLane<'_>) {
+        let (lanes, lane) = (tile.lanes, tile.lane);
+        for (g, groups) in scales.groups.chunks_exact(GROUP / GROUP_LEN).enumerate() {
+            tile.ints[g * lanes + lane] = i32::from(groups[0]);
+        }
+        for (p, &pair) in scales.mins.as_chunks::<2>().0.iter().enumerate() {
+            tile.pairs[p * lanes + lane] = pair;
+        }
+        tile.floats[lane] = scales.scale;
+        if MINS {
+            tile.floats[lanes + lane] = scales.min;
+        }
+    }
+
+    #[inline(always)]
+    fn multiply_tile<S: Simd, const X: usize>(
+        simd: S,
+        tile: TileChunk<'_>,
+        x: &[XChunk<'_>; X],
+        place: Place,
+        chains: &mut [[S::F32; X]; CHAINS],
+    ) {
+        let quads: &[S::Chunk<[u8; 4]>] = &S::chunks(tile.quads).0[..QUADS];
+        let scales = S::chunks(tile.ints).0;
+        let x_quads: [&[[i8; 4]]; X] = std::array::from_fn(|r| x[r].quants.as_chunks().0);
+        let mut sums = [simd.splat_i32(0); X];
+        for (g, scale) in scales.iter().enumerate() {
+            let mut dots = [simd.splat_i32(0); X];
+            for q in g * GROUP / 4..(g + 1) * GROUP / 4 {
+                let w = simd.load_quads(&quads[q]);
+                for (dot, x) in dots.iter_mut().zip(&x_quads) {
+                    *dot = simd.dot_quads::<WIDE>(*dot, w, x[q]);
+                }
+            }
+            let scale = simd.load_i32(scale);
+            for (sum, dot) in sums.iter_mut().zip(dots) {
+                *sum = simd.add_i32(*sum, simd.mul_i32(dot, scale));
+            }
+        }
+        let mut mins = [simd.splat_i32(0); X];
+        for (p, pair) in S::chunks(tile.pairs).0.iter().enumerate() {
+            let pair = simd.load_pairs(pair);
+            for (min, x) in mins.iter_mut().zip(x) {
+                *min = simd.dot_pairs(*min, pair, [x.sums[2 * p], x.sums[2 * p + 1]]);
+            }
+        }
+        let factors = S::chunks(tile.floats).0;
+        let scale = simd.load(&factors[0]);
+        let chains = &mut chains[place.index % CHAINS];
+        for (((chain, sum), min), x) in chains.iter_mut().zip(sums).zip(mins).zip(x) {
+            let x_scale = simd.splat(x.scales[0]);
+            let scale = simd.mul(scale, x_scale);
+            if MINS {
+                *chain = simd.add(*chain, simd.mul(scale, simd.to_f32(sum)));
+                let factor = simd.mul(simd.load(&factors[1]), x_scale);
+                *chain = simd.sub(*chain, simd.mul(factor, simd.to_f32(min)));
+            } else {
+                let product = simd.mul(scale, simd.to_f32(simd.sub_i32(sum, min)));
+                *chain = simd.add(*chain, product);
+            }
+        }
+    }
+}

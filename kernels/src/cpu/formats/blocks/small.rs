@@ -1,0 +1,127 @@
+//! Blocks of 32 with a scale, and maybe a minimum, in floating point.
+
+use super::{CHAINS, Chunk, Family, Place, TileChunk, TileLane, TileSize, XChunk};
+use crate::cpu::simd::{CHUNK_LEN, Simd};
+
+/// Elements of a block.
+const BLOCK_LEN: usize = 32;
+/// Blocks of a chunk: each belongs to a chain of its own.
+const BLOCKS: usize = CHUNK_LEN / BLOCK_LEN;
+const _: () = assert!(BLOCKS == CHAINS, "chunks and chains go in step");
+
+/// `WIDE`: bytes above 127 occur. `MINS`: element = scale · quant + minimum; without, element = scale · (byte - offset).
+#[derive(Debug)]
+pub(crate) struct Small<const WIDE: bool, const MINS: bool>;
+
+/// Of each block.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SmallScales {
+    pub(crate) scales: [f32; BLOCKS],
+    pub(crate) mins: [f32; BLOCKS],
+}
+
+/// Unpacks the blocks of a chunk one by one: `block` writes the bytes and returns scale and minimum.
+#[inline(always)]
+pub(crate) fn small_chunk<const BYTES: usize>(
+    packed: &[u8],
+    chunk: &mut Chunk<SmallScales>,
+    block: impl Fn(&[u8; BYTES], &mut [u8; BLOCK_LEN]) -> (f32, f32),
+) {
+    let blocks: &[[u8; BYTES]] = packed.as_chunks().0;
+    let quants = chunk.quants.as_chunks_mut().0;
+    let mut unpack = |i: usize, bytes: &[u8; BYTES]| {
+        (chunk.scales.scales[i], chunk.scales.mins[i]) = block(bytes, &mut quants[i]);
+    };
+    if let Ok(blocks) = <&[[u8; BYTES]; BLOCKS]>::try_from(blocks) {
+        for (i, bytes) in blocks.iter().enumerate() {
+            unpack(i, bytes);
+        }
+        return;
+    }
+    for (i, bytes) in blocks.iter().enumerate() {
+        unpack(i, bytes);
+    }
+    chunk.scales.scales[blocks.len()..].fill(0.0);
+    chunk.scales.mins[blocks.len()..].fill(0.0);
+}
+
+impl<const WIDE: bool, const MINS: bool> Family for Small<WIDE, MINS> {
+    type Scales = SmallScales;
+
+    const X_BLOCK: usize = BLOCK_LEN;
+    const X_SUM: usize = BLOCK_LEN;
+
+    const TILE: TileSize = TileSize {
+        ints: 0,
+        pairs: 0,
+        floats: if MINS { 2 * BLOCKS } else { BLOCKS },
+    };
+
+    #[inline(always)]
+    fn multiply<S: Simd>(
+        simd: S,
+        w: &Chunk<SmallScales>,
+        x: XChunk<'_>,
+        place: Place,
+        chains: &mut [f32; CHAINS],
+    ) {
+        let dots = simd.dots_of_32::<WIDE>(&w.quants, x.quants);
+        let x_scales: &[f32; BLOCKS] = x.scales.first_chunk().expect("a scale per block");
+        let x_sums: &[i16; BLOCKS] = x.sums.first_chunk().expect("a sum per block");
+        for b in 0..BLOCKS {
+            let sum = dots[b] - place.offset * i32::from(x_sums[b]);
+            chains[b] += (w.scales.scales[b] * x_scales[b]) * sum as f32;
+        }
+        if MINS {
+            for b in 0..BLOCKS {
+                chains[b] += (w.scales.mins[b] * x_scales[b]) * f32::from(x_sums[b]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn interleave(scales: &SmallScales, tile: &mut TileLane<'_>) {
+        for b in 0..BLOCKS {
+            tile.floats[b * tile.lanes + tile.lane] = scales.scales[b];
+            if MINS {
+                tile.floats[(BLOCKS + b) * tile.lanes + tile.lane] = scales.mins[b];
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn multiply_tile<S: Simd, const X: usize>(
+        simd: S,
+        tile: TileChunk<'_>,
+        x: &[XChunk<'_>; X],
+        place: Place,
+        chains: &mut [[S::F32; X]; CHAINS],
+    ) {
+        let (quads, floats) = (S::chunks(tile.quads).0, S::chunks(tile.floats).0);
+        let x_quads: [&[[i8; 4]]; X] = std::array::from_fn(|r| x[r].quants.as_chunks().0);
+        for (b, chains) in chains.iter_mut().enumerate() {
+            let mut dots = [simd.splat_i32(0); X];
+            for q in b * BLOCK_LEN / 4..(b + 1) * BLOCK_LEN / 4 {
+                let w = simd.load_quads(&quads[q]);
+                for (dot, x) in dots.iter_mut().zip(&x_quads) {
+                    *dot = simd.dot_quads::<WIDE>(*dot, w, x[q]);
+                }
+            }
+            let scale = simd.load(&floats[b]);
+            for ((chain, dot), x) in chains.iter_mut().zip(dots).zip(x) {
+                let offset = simd.splat_i32(place.offset * i32::from(x.sums[b]));
+                let scale = simd.mul(scale, simd.splat(x.scales[b]));
+                let product = simd.mul(scale, simd.to_f32(simd.sub_i32(dot, offset)));
+                *chain = simd.add(*chain, product);
+            }
+            if MINS {
+                let min = simd.load(&floats[BLOCKS + b]);
+                for (chain, x) in chains.iter_mut().zip(x) {
+                    let scale = simd.mul(min, simd.splat(x.scales[b]));
+                    let product = simd.mul(scale, simd.splat(f32::from(x.sums[b])));
+                    *chain = simd.add(*chain, product);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Q2_K: 16 groups of 16 with scales and minima of four bits, two bits per element.
+
+use super::blocks::{Chunk, Large, LargeScales, Quantised};
+use super::{Simd, two_bits};
+
+pub(crate) struct Q2K;
+
+impl Quantised for Q2K {
+    type Family = Large<false, true, 16>;
+
+    const BLOCK_BYTES: usize = 16 + 64 + 2 + 2;
+
+    #[inline(always)]
+    fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<LargeScales>) {
+        let block: &[u8; Self::BLOCK_BYTES] = packed.try_into().expect("one block");
+        let (groups, quants) = block.split_first_chunk::<16>().expect("its beginning");
+        two_bits(quants.first_chunk().expect("its middle"), &mut chunk.quants);
+        let scales = &mut chunk.scales;
+        for ((scale, min), &group) in scales.groups.iter_mut().zip(&mut scales.mins).zip(groups) {
+            (*scale, *min) = (i16::from(group & 0x0f), i16::from(group >> 4));
+        }
+        scales.scale = simd.f16([block[80], block[81]]);
+        scales.min = simd.f16([block[82], block[83]]);
+    }
+}

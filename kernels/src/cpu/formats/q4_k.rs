@@ -1,0 +1,23 @@
+//! Q4_K: 8 groups of 32 with scales and minima of six bits, four bits per element.
+
+use super::blocks::{Chunk, Large, LargeScales, Quantised};
+use super::{Simd, four_bits, six_bit_scales};
+
+pub(crate) struct Q4K;
+
+impl Quantised for Q4K {
+    type Family = Large<false, true, 32>;
+
+    const BLOCK_BYTES: usize = 2 + 2 + 12 + 128;
+
+    #[inline(always)]
+    fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<LargeScales>) {
+        let block: &[u8; Self::BLOCK_BYTES] = packed.try_into().expect("one block");
+        let (head, nibbles) = block.split_first_chunk().expect("its beginning");
+        six_bit_scales(simd, head, &mut chunk.scales);
+        four_bits(
+            nibbles.first_chunk().expect("its nibbles"),
+            &mut chunk.quants,
+        );
+    }
+}
