@@ -26,9 +26,9 @@ test:
 nextest *args: _nextest
     cargo nextest run --workspace --locked {{ args }}
 
-# Independent references: logits, unpacked blocks and tokenizers of other implementations, broken files. HEARTH_ORACLE names their folder.
+# Independent references: logits, unpacked blocks, tokenizers and chat templates of other implementations, broken files. HEARTH_ORACLE names their folder.
 oracle: _needs-oracle
-    cargo test --locked -p text --test oracle -- --nocapture
+    cargo test --locked -p text --test oracle --test oracle_templates -- --nocapture
     cargo test --locked -p e2e --test dequant -- --nocapture
     cargo test --locked -p e2e --test oracle -- --nocapture
 

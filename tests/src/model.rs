@@ -36,6 +36,8 @@ pub struct Llama {
     pub alignment: u32,
     /// Different seeds give different weights.
     pub seed: u64,
+    /// Further entries of the metadata.
+    pub extra: Vec<(&'static str, Value)>,
 }
 
 struct Vocabulary {
@@ -66,6 +68,7 @@ impl Llama {
             weight_type: TensorType::F32,
             alignment: 32,
             seed: 1,
+            extra: Vec::new(),
         }
     }
 
@@ -174,6 +177,9 @@ impl Llama {
             .metadata("tokenizer.ggml.bos_token_id", Value::U32(BOS))
             .metadata("tokenizer.ggml.eos_token_id", Value::U32(EOS))
             .metadata("tokenizer.ggml.add_bos_token", Value::Bool(false));
+        for (key, value) in &self.extra {
+            writer = writer.metadata(key, value.clone());
+        }
         for (name, dims, tensor_type) in self.tensors() {
             writer = writer.tensor(&name, &dims, tensor_type);
         }

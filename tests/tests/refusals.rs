@@ -9,8 +9,8 @@ use e2e::model::Llama;
 use e2e::node::{Daemon, Launch, Service, workspace};
 use proto::inference::v1::generate_request::Prompt;
 use proto::inference::v1::{
-    ChatPrompt, Constraint, DetokenizeRequest, FinishReason, GenerateRequest, OutputOptions,
-    Sampling, Stopping, TokenIds, TokenizeRequest, UnloadModelRequest, constraint,
+    Constraint, DetokenizeRequest, FinishReason, GenerateRequest, OutputOptions, Sampling,
+    Stopping, TokenIds, TokenizeRequest, UnloadModelRequest, constraint,
 };
 use tempfile::TempDir;
 use tonic::{Code, Status};
@@ -153,19 +153,13 @@ async fn fields_that_are_not_served_are_refused_by_name() {
     let regex = Some(Constraint {
         kind: Some(constraint::Kind::Regex("a+".to_owned())),
     });
-    let cases = [
-        (
-            "chat",
-            with_prompt(Some(Prompt::Chat(ChatPrompt::default()))),
-        ),
-        (
-            "constraint",
-            GenerateRequest {
-                constraint: regex,
-                ..valid()
-            },
-        ),
-    ];
+    let cases = [(
+        "constraint",
+        GenerateRequest {
+            constraint: regex,
+            ..valid()
+        },
+    )];
     let mut client = node.service.client().await;
     for (field, request) in cases {
         let status = client::generate(&mut client, request)

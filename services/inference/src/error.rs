@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use engine::{AttachError, EngineError};
-use text::TokenizerError;
+use text::{TokenizerError, chat::ChatError};
 use weights::handoff::AcceptError;
 
 /// Why a call fails. Cheap to clone: one failed attach ends every request that waited for it.
@@ -97,6 +97,15 @@ pub(crate) enum Error {
         /// Why.
         #[source]
         source: Arc<TokenizerError>,
+    },
+    /// The model's chat template makes no prompt of the conversation.
+    #[error("{source}")]
+    Chat {
+        /// The model.
+        model: String,
+        /// Why.
+        #[source]
+        source: ChatError,
     },
     /// The engine cannot run the model.
     #[error("attaching model '{model}'")]

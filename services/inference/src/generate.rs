@@ -6,12 +6,13 @@ use std::{
 };
 
 use engine::{EventStream, TokenEvent};
+use jiff::ZonedDateTime;
 use proto::inference::v1::{GenerateRequest, GenerateResponse};
 use telemetry::{
     metrics::{RequestOutcome, Requests},
     names,
 };
-use text::EncodeOptions;
+use text::{EncodeOptions, chat::Conversation};
 use tracing::{Instrument as _, Span, field::Empty, info_span};
 
 use crate::{
@@ -131,9 +132,11 @@ impl Generator {
         mut admission: Admission,
         model: &InUse,
     ) -> Result<EventStream, Error> {
-        admission.tokens = match &mut checked.prompt {
-            Prompt::Tokens(tokens) => std::mem::take(tokens),
-            Prompt::Text(text) => self.tokenise(std::mem::take(text), model).await?,
+        let prompt = std::mem::replace(&mut checked.prompt, Prompt::Tokens(Vec::new()));
+        admission.tokens = match prompt {
+            Prompt::Tokens(tokens) => tokens,
+            Prompt::Text(text) => self.tokenise(text, model).await?,
+            Prompt::Chat(conversation) => self.render(conversation, model).await?,
         };
         let request = checked.into_engine(admission);
         Ok(self.models.engine().submit(request)?)
@@ -148,6 +151,19 @@ impl Generator {
         self.text
             .run(move || tokenizer.encode(&text, options))
             .await
+    }
+
+    async fn render(&self, conversation: Conversation, model: &InUse) -> Result<Vec<u32>, Error> {
+        let (templates, tokenizer) = (Arc::clone(&model.templates), Arc::clone(&model.tokenizer));
+        let render = move || {
+            // The local clock, as a template that dates its prompts expects it.
+            let now = ZonedDateTime::now().datetime();
+            templates.encode(&conversation, &tokenizer, now)
+        };
+        self.text.run(render).await?.map_err(|source| Error::Chat {
+            model: model.id.clone(),
+            source,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Two steps, because tokens need a model and a model is only looked for once the request makes sense: [`Checked::try_from`] looks at every field, [`Checked::into_engine`] adds the rest.
 
+mod chat;
 mod check;
 
 use std::{
@@ -14,6 +15,7 @@ use engine::{MAX_LOGIT_BIASES, OutputOptions, SamplingParams, Stopping};
 use proto::inference::v1::{
     Constraint, GenerateRequest, Sampling, Stopping as StoppingFields, constraint, generate_request,
 };
+use text::chat::Conversation;
 use tracing::Span;
 
 use self::check::Check;
@@ -50,6 +52,8 @@ pub(crate) struct Checked {
 pub(crate) enum Prompt {
     /// To be tokenised.
     Text(String),
+    /// To be rendered by the model's template and tokenised.
+    Chat(Conversation),
     /// Used as they are.
     Tokens(Vec<u32>),
 }
@@ -187,10 +191,7 @@ fn prompt(check: &mut Check, prompt: Option<generate_request::Prompt>) -> Option
             check.that(!tokens.ids.is_empty(), "token_ids.ids", "must not be empty");
             Some(Prompt::Tokens(tokens.ids))
         }
-        Some(Field::Chat(_)) => {
-            check.served(false, "chat");
-            None
-        }
+        Some(Field::Chat(prompt)) => Some(Prompt::Chat(chat::conversation(check, prompt))),
     }
 }
 

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use engine::{AttachError, EngineError, config::ConfigError, plan::PlanError};
-use text::TokenizerError;
+use text::{TokenizerError, chat::ChatError};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use tracing::Span;
@@ -117,6 +117,7 @@ fn outward(error: &Error) -> Outward {
         Error::Daemon(error) => daemon(error),
         Error::Accept { model, source } => accept(model, source),
         Error::Tokenizer { model, source } => tokenizer(model, source),
+        Error::Chat { model, source } => chat(model, source),
         Error::Attach { model, source } => attach(model, source),
         Error::Engine(error) => engine(error),
         Error::Lost { .. } => Outward::fault(),
@@ -194,6 +195,26 @@ fn tokenizer(model: &str, error: &TokenizerError) -> Outward {
         | TokenizerError::Short { .. }
         | TokenizerError::TooLarge { .. }
         | TokenizerError::MissingSpecial { .. } => invalid_model(model, error),
+    }
+}
+
+fn chat(model: &str, error: &ChatError) -> Outward {
+    let because_of = |reason, field| {
+        Outward::new(Code::InvalidArgument, reason).violation(field, &error.to_string())
+    };
+    let not_for = |reason| {
+        Outward::new(Code::FailedPrecondition, reason).precondition("CHAT_TEMPLATE", model, error)
+    };
+    match error {
+        ChatError::NoTemplate { .. } => not_for("NO_CHAT_TEMPLATE"),
+        ChatError::Invalid { .. } => not_for("CHAT_TEMPLATE_INVALID"),
+        ChatError::UnknownTemplate { .. } => {
+            because_of("UNKNOWN_CHAT_TEMPLATE", "chat.template_kwargs_json")
+        }
+        ChatError::Refused { .. } => because_of("CHAT_REFUSED", "chat"),
+        ChatError::Failed { .. } => because_of("CHAT_TEMPLATE_FAILED", "chat"),
+        ChatError::TooMuch { .. } => because_of("CHAT_TOO_LARGE", "chat"),
+        ChatError::Thread(_) => Outward::fault(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Text to token ids and back, from the vocabulary that a GGUF file carries; streaming text out; stop strings.
+//! Text to token ids and back, from the vocabulary that a GGUF file carries; chat templates; streaming text out; stop strings.
 //!
 //! The walk through [`Tokenizer::encode`]: special tokens spelled out in the text are cut out first (`special`); what lies between them goes to one of two models. Byte-level BPE (`bpe`) cuts it into words
 //! by the regular expressions of the vocabulary's pre-tokenizer (`pretokenizer`, `definitions`) and merges bytes by rank; SentencePiece BPE (`sentencepiece`) merges characters by score; the merging is the
@@ -11,6 +11,7 @@
 
 mod bpe;
 mod byte_level;
+pub mod chat;
 mod definitions;
 mod detokenizer;
 mod error;

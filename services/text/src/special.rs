@@ -91,6 +91,29 @@ impl SpecialTokens {
         }
     }
 
+    /// Every place of `text` where a token is spelled out, overlapping ones included, with the longest such token.
+    pub(crate) fn places<'t>(&'t self, text: &'t str) -> impl Iterator<Item = (usize, u32)> + 't {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            loop {
+                let at = from + self.next_candidate(text.as_bytes().get(from..)?)?;
+                from = at + 1;
+                if let Some(entry) = self.longest_at(&text.as_bytes()[at..]) {
+                    return Some((at, entry.token.id));
+                }
+            }
+        })
+    }
+
+    /// Whether some spelling has this character.
+    pub(crate) fn has_character(&self, character: char) -> bool {
+        let mut buffer = [0; 4];
+        let wanted = character.encode_utf8(&mut buffer).as_bytes();
+        self.bytes
+            .windows(wanted.len())
+            .any(|bytes| bytes == wanted)
+    }
+
     /// How many bytes come before the first one that may begin a spelling.
     fn next_candidate(&self, text: &[u8]) -> Option<usize> {
         if self.entries.is_empty() {
@@ -239,6 +262,17 @@ mod tests {
                 assert_eq!(leading(len, |index| index < expected), expected, "of {len}");
             }
         }
+    }
+
+    #[test]
+    fn places_overlap() {
+        let special = tokens(&["<s>", "</s>", "s><", "é"]);
+        let found: Vec<_> = special.places("<s></s>é").collect();
+        assert_eq!(found, [(0, 0), (1, 2), (3, 1), (7, 3)]);
+        assert_eq!(special.places("x").next(), None);
+        assert_eq!(tokens(&[]).places("<s>").next(), None);
+        assert!(special.has_character('é') && special.has_character('/'));
+        assert!(!special.has_character('x') && !tokens(&[]).has_character('<'));
     }
 
     #[test]

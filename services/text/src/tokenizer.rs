@@ -75,26 +75,64 @@ impl Tokenizer {
         let mut ids = Vec::with_capacity(text.len() / 4 + 2);
         ids.extend(before);
         let mut behind_text = false;
-        special.split(text, |part| {
-            match part {
-                Part::Special(id) => ids.push(id),
-                Part::Text(text) => match &self.model {
-                    Model::BytePairs(pairs) => pairs.encode(&self.vocabulary, text, &mut ids),
-                    Model::SentencePiece {
-                        pieces,
-                        space_prefix,
-                    } => pieces.encode(
-                        &self.vocabulary,
-                        text,
-                        *space_prefix && !behind_text,
-                        &mut ids,
-                    ),
-                },
-            }
-            behind_text = matches!(part, Part::Text(_));
-        });
+        special.split(text, |part| self.push(part, &mut behind_text, &mut ids));
         ids.extend(after);
         ids
+    }
+
+    /// The tokens of a rendered chat prompt: control tokens count, except where `mark` interrupts their spelling, and `mark` itself is no part of the text. The beginning token comes once if the vocabulary
+    /// asks for it, also when the text spells it out; no end token is added.
+    pub(crate) fn encode_marked(&self, text: &str, mark: char) -> Vec<u32> {
+        let mut ids = Vec::with_capacity(text.len() / 4 + 2);
+        let mut behind_text = false;
+        self.on_request.split(text, |part| match part {
+            Part::Text(text) if text.contains(mark) => {
+                let text = text.replace(mark, "");
+                // Tokens that users have defined are cut out of every text; the mark may have hidden one.
+                self.always
+                    .split(&text, |part| self.push(part, &mut behind_text, &mut ids));
+            }
+            part => self.push(part, &mut behind_text, &mut ids),
+        });
+        if let Some(before) = self.around.before
+            && ids.first() != Some(&before)
+        {
+            ids.insert(0, before);
+        }
+        ids
+    }
+
+    /// Where in `text` control tokens are spelled out, overlapping ones included: byte offsets, ascending.
+    pub(crate) fn control_spellings(&self, text: &str) -> Vec<usize> {
+        let is_control = |id| {
+            let kind = self.vocabulary.kind(id);
+            matches!(kind, Some(Kind::Control | Kind::Unknown))
+        };
+        let spelled = self.on_request.places(text);
+        spelled
+            .filter(|&(_, id)| is_control(id))
+            .map(|(at, _)| at)
+            .collect()
+    }
+
+    /// Whether some special token is spelled with `character`.
+    pub(crate) fn is_in_special_token(&self, character: char) -> bool {
+        self.on_request.has_character(character)
+    }
+
+    /// Appends the tokens of one part of a text.
+    fn push(&self, part: Part<'_>, behind_text: &mut bool, ids: &mut Vec<u32>) {
+        match part {
+            Part::Special(id) => ids.push(id),
+            Part::Text(text) => match &self.model {
+                Model::BytePairs(pairs) => pairs.encode(&self.vocabulary, text, ids),
+                Model::SentencePiece {
+                    pieces,
+                    space_prefix,
+                } => pieces.encode(&self.vocabulary, text, *space_prefix && !*behind_text, ids),
+            },
+        }
+        *behind_text = matches!(part, Part::Text(_));
     }
 
     /// The bytes of a text of `ids`: what [`Tokenizer::encode`] was given, without the special tokens and without the space that SentencePiece vocabularies put in front. Ids out of range stand for nothing.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use engine::{AttachReport, AttachRequest, Engine};
-use text::Tokenizer;
+use text::{Tokenizer, TokenizerError, chat::ChatTemplates};
 use tokio::{sync::Notify, task::spawn_blocking};
 use tracing::{Instrument as _, Span, field::Empty, info_span};
 use weights::{
@@ -73,7 +73,8 @@ impl Attacher {
         let began = Instant::now();
         let lost = Arc::new(Notify::new());
         let weights = Arc::new(self.take_over(id, &lost).await?);
-        let tokenizer = Arc::new(tokenizer(id, &weights).await?);
+        let (tokenizer, templates) = text_side(id, &weights).await?;
+        let tokenizer = Arc::new(tokenizer);
         let report = self.plan(id, pin, &weights, &tokenizer).await?;
         let attach_took = began.elapsed();
         let plan_build = report.plan_build;
@@ -87,6 +88,7 @@ impl Attacher {
         let attached = Attached {
             id: id.to_owned(),
             tokenizer,
+            templates: Arc::new(templates),
             weights: Arc::clone(&weights),
             report,
             attach_took,
@@ -150,14 +152,20 @@ impl Attacher {
     }
 }
 
-async fn tokenizer(id: &str, weights: &Arc<Weights>) -> Result<Tokenizer, Error> {
+/// What stands between words and tokens. A template that cannot be used is told of when somebody wants to chat.
+async fn text_side(id: &str, weights: &Arc<Weights>) -> Result<(Tokenizer, ChatTemplates), Error> {
     let weights = Arc::clone(weights);
     let span = info_span!("model.load.tokenizer");
-    let build = move || span.in_scope(|| Tokenizer::from_metadata(weights.directory().metadata()));
+    let build = move || {
+        let _entered = span.entered();
+        let metadata = weights.directory().metadata();
+        let tokenizer = Tokenizer::from_metadata(metadata)?;
+        Ok((tokenizer, ChatTemplates::from_metadata(metadata)))
+    };
     let outcome = spawn_blocking(build).await.map_err(|_| Error::Lost {
         what: "building a tokenizer",
     })?;
-    outcome.map_err(|source| Error::Tokenizer {
+    outcome.map_err(|source: TokenizerError| Error::Tokenizer {
         model: id.to_owned(),
         source: Arc::new(source),
     })

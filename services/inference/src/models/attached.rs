@@ -8,7 +8,7 @@ use std::{
 
 use engine::{AttachReport, LoadStats};
 use telemetry::SpanContext;
-use text::Tokenizer;
+use text::{Tokenizer, chat::ChatTemplates};
 use tokio::task::AbortHandle;
 use tracing::Span;
 use weights::Weights;
@@ -25,6 +25,8 @@ pub(crate) struct Attached {
     pub(crate) id: String,
     /// Its vocabulary.
     pub(crate) tokenizer: Arc<Tokenizer>,
+    /// What makes prompts of conversations.
+    pub(crate) templates: Arc<ChatTemplates>,
     /// Its directory and mapping.
     pub(crate) weights: Arc<Weights>,
     /// What the engine found.

@@ -1,5 +1,6 @@
 use proto::inference::v1::{
-    ChatPrompt, LogitBias, OutputOptions as OutputFields, Stopping as StoppingFields, TokenIds,
+    ChatMessage, ChatPrompt, LogitBias, OutputOptions as OutputFields, Stopping as StoppingFields,
+    TokenIds,
 };
 
 use super::*;
@@ -95,7 +96,79 @@ fn prompts() {
         prompt(Some(Field::TokenIds(TokenIds::default()))),
         "token_ids.ids",
     );
-    not_served(prompt(Some(Field::Chat(ChatPrompt::default()))), "chat");
+    invalid(
+        prompt(Some(Field::Chat(ChatPrompt::default()))),
+        "chat.messages",
+    );
+}
+
+fn chat(prompt: ChatPrompt) -> GenerateRequest {
+    GenerateRequest {
+        prompt: Some(generate_request::Prompt::Chat(prompt)),
+        ..GenerateRequest::default()
+    }
+}
+
+fn message(change: impl FnOnce(&mut ChatMessage)) -> ChatPrompt {
+    let mut message = ChatMessage {
+        role: "user".to_owned(),
+        content: "x".to_owned(),
+        ..ChatMessage::default()
+    };
+    change(&mut message);
+    ChatPrompt {
+        messages: vec![ChatMessage::clone(&message), message],
+        ..ChatPrompt::default()
+    }
+}
+
+#[test]
+fn conversations() {
+    good(chat(message(|_| {})));
+    good(chat(message(|message| {
+        message.tool_calls_json = r#"[{"function": {}}]"#.to_owned();
+    })));
+    let bad_role = verdict(chat(message(|message| message.role.clear())));
+    let both = ["chat.messages[0].role", "chat.messages[1].role"];
+    assert_eq!(bad_role, Verdict::Invalid(both.map(str::to_owned).into()));
+    for json in ["[", "{}", "1", "null"] {
+        let mut prompt = message(|_| {});
+        prompt.messages[1].tool_calls_json = json.to_owned();
+        invalid(chat(prompt), "chat.messages[1].tool_calls_json");
+        let tools = ChatPrompt {
+            tools_json: json.to_owned(),
+            ..message(|_| {})
+        };
+        invalid(chat(tools), "chat.tools_json");
+    }
+    for json in ["{", "[]", r#"{"messages": []}"#, r#"{"tools": []}"#] {
+        let variables = ChatPrompt {
+            template_kwargs_json: json.to_owned(),
+            ..message(|_| {})
+        };
+        invalid(chat(variables), "chat.template_kwargs_json");
+    }
+}
+
+#[test]
+fn messages_hold_only_what_says_something() {
+    let prompt = ChatPrompt {
+        messages: vec![ChatMessage {
+            role: "tool".to_owned(),
+            tool_call_id: "7".to_owned(),
+            ..ChatMessage::default()
+        }],
+        add_generation_prompt: Some(false),
+        ..ChatPrompt::default()
+    };
+    let checked = Checked::try_from(chat(prompt)).unwrap();
+    let Prompt::Chat(conversation) = checked.prompt else {
+        panic!("{:?}", checked.prompt)
+    };
+    let entries = conversation.messages[0].clone().into_entries().unwrap();
+    let keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys, ["role", "content", "tool_call_id"]);
+    assert!(!conversation.add_generation_prompt && conversation.tools.is_none());
 }
 
 #[test]

@@ -80,3 +80,51 @@ fn requests_that_the_engine_ends() {
         (E::Device(cause()), "INTERNAL INTERNAL"),
     ]);
 }
+
+#[test]
+fn conversations_without_a_prompt() {
+    use text::chat::ChatError as C;
+    let chat = |source| Error::Chat { model: m(), source };
+    let named = || vec![x()];
+    let (template, line, reason) = (x(), Some(3), x());
+    let invalid = C::Invalid {
+        template,
+        line,
+        reason,
+    };
+    let (template, reason) = (x(), x());
+    let failed = C::Failed {
+        template,
+        line,
+        reason,
+    };
+    let unknown = C::UnknownTemplate {
+        name: x(),
+        known: named(),
+    };
+    let template = x();
+    check(vec![
+        (
+            chat(C::NoTemplate { named: named() }),
+            "FAILED_PRECONDITION NO_CHAT_TEMPLATE precondition",
+        ),
+        (
+            chat(invalid),
+            "FAILED_PRECONDITION CHAT_TEMPLATE_INVALID precondition",
+        ),
+        (
+            chat(unknown),
+            "INVALID_ARGUMENT UNKNOWN_CHAT_TEMPLATE fields",
+        ),
+        (
+            chat(C::Refused { message: x() }),
+            "INVALID_ARGUMENT CHAT_REFUSED fields",
+        ),
+        (chat(failed), "INVALID_ARGUMENT CHAT_TEMPLATE_FAILED fields"),
+        (
+            chat(C::TooMuch { template, line }),
+            "INVALID_ARGUMENT CHAT_TOO_LARGE fields",
+        ),
+        (chat(C::Thread(x())), "INTERNAL INTERNAL"),
+    ]);
+}
