@@ -178,7 +178,7 @@ impl Llama {
             .metadata("tokenizer.ggml.eos_token_id", Value::U32(EOS))
             .metadata("tokenizer.ggml.add_bos_token", Value::Bool(false));
         for (key, value) in &self.extra {
-            writer = writer.metadata(key, value.clone());
+            writer = writer.metadata(*key, value.clone());
         }
         for (name, dims, tensor_type) in self.tensors() {
             writer = writer.tensor(&name, &dims, tensor_type);

@@ -221,9 +221,11 @@ async fn what_makes_no_prompt_says_why() {
         let status: Status = refused.expect_err(words);
         assert_eq!(status.code(), code, "{status:?}");
         assert!(status.message().contains(words), "{status:?}");
-        let violations = status.get_details_bad_request().unwrap_or_default();
+        let violations = status.get_error_details().bad_request().cloned();
+        let violations = violations
+            .map(|bad| bad.field_violations)
+            .unwrap_or_default();
         let fields: Vec<&str> = violations
-            .field_violations
             .iter()
             .map(|violation| violation.field.as_str())
             .collect();

@@ -77,12 +77,22 @@ impl Failure {
     /// Says what happened on standard error, unless the reader of a pipe merely left, and returns the exit status.
     pub(crate) fn report(&self) -> ExitCode {
         if !self.is_closed_pipe() {
-            let mut stderr = output::stderr();
-            let label = stderr.style.red("hearth:");
-            // Nothing is left to tell a failure of standard error to.
-            let _ = stderr.line(format!("{label} {}", output::one_line(&self.to_string())));
+            self.say();
         }
         ExitCode::from(self.exit_status())
+    }
+
+    /// Says what happened on standard error.
+    pub(crate) fn say(&self) {
+        let mut stderr = output::stderr();
+        let label = stderr.style.red("hearth:");
+        // Nothing is left to tell a failure of standard error to.
+        let _ = stderr.line(format!("{label} {}", output::one_line(&self.to_string())));
+    }
+
+    /// Whether nothing can be done after it, whatever the user types.
+    pub(crate) fn ends_everything(&self) -> bool {
+        matches!(self, Failure::Output(_) | Failure::File { .. })
     }
 
     fn is_closed_pipe(&self) -> bool {

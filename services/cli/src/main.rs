@@ -3,6 +3,7 @@
 //! Most commands are clients of the two services; `inspect` needs neither, and `up` and `demo` start both as children of this same executable.
 
 mod address;
+mod chat;
 mod child;
 mod demo;
 mod failure;
@@ -39,6 +40,7 @@ Examples:
   hearth up --models ~/models                  serve every .gguf file below a directory
   hearth generate -m llama/8b 'Once upon'      stream a completion from another terminal
   cat prompt.txt | hearth generate -m llama/8b -
+  hearth chat -m llama/8b                      talk with it
   hearth inspect ~/models/llama/8b.gguf        what a file holds, without any service
 
 Exit status: 0 done, 64 wrong usage or request, 65 unusable file, 66 no such file or model,
@@ -62,6 +64,10 @@ enum Command {
     ///
     /// A published model is attached when it is first asked for. Text comes as it is made; a summary goes to standard error when a person looks.
     Generate(generate::Generate),
+    /// Talk with a model
+    ///
+    /// At a terminal, lines are edited, answers stream, and Ctrl-C cancels the answer that is running. From a pipe, every line is a message and every answer ends with a line break.
+    Chat(chat::Chat),
     /// List the models and where they are
     Models(models::Models),
     /// Show what a GGUF file holds; needs no service
@@ -100,6 +106,7 @@ impl Command {
             Command::Up(up) => block_on(up.run()),
             Command::Demo(demo) => block_on(demo.run()),
             Command::Generate(generate) => block_on(generate.run()),
+            Command::Chat(chat) => block_on(chat.run()),
             Command::Models(models) => block_on(models.run()),
             Command::Inspect(inspect) => inspect.run().map(|()| ExitCode::SUCCESS),
             Command::Load(load) => block_on(load.run()),

@@ -1,6 +1,6 @@
 //! How far a load or a prefetch has come: a bar where a person looks, a few plain lines where a file or a pipe does.
 
-use std::io;
+use std::{io, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -60,6 +60,39 @@ impl Progress {
         if let Progress::Bar(bar) = self {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// Says that something is being waited for, where a person looks and only if it takes long enough to wonder.
+pub(crate) struct Waiting(Option<ProgressBar>);
+
+impl Waiting {
+    /// From now on, `what` is being waited for.
+    pub(crate) fn new(what: &'static str) -> Waiting {
+        /// Shorter waits need no word.
+        const PATIENCE: Duration = Duration::from_millis(400);
+        if !output::stderr().is_terminal {
+            return Waiting(None);
+        }
+        let bar = ProgressBar::new_spinner().with_message(what);
+        let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
+        bar.set_style(style.expect("the template is a constant that a test renders"));
+        // The first tick comes after this time, and nothing is drawn before it.
+        bar.enable_steady_tick(PATIENCE);
+        Waiting(Some(bar))
+    }
+
+    /// It has come.
+    pub(crate) fn clear(&mut self) {
+        if let Some(bar) = self.0.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -131,5 +164,8 @@ mod tests {
             .expect("hidden bars write nothing");
         progress.clear();
         Progress::new("m\x1b").clear();
+        let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
+        assert!(style.is_ok());
+        Waiting::new("m").clear();
     }
 }

@@ -10,12 +10,17 @@ use std::{
 };
 
 use clap::Args;
-use proto::inference::v1::{GenerateRequest, TokenIds, generate_request::Prompt};
+use proto::inference::v1::{
+    GenerateRequest, TokenIds, generate_request::Prompt, generate_response::Event,
+    inference_service_client::InferenceServiceClient,
+};
+use tonic::transport::Channel;
 
-use crate::{address::InferenceAddress, failure::Failure, output, units};
+use crate::{address::InferenceAddress, failure::Failure, output, progress::Waiting, units};
 
 pub(crate) use event::kind as kind_name;
-pub(crate) use view::Measured;
+pub(crate) use request::{Choice, End};
+pub(crate) use view::{Measured, View};
 
 /// Longest prompt read from standard input; the service has its own, smaller limit.
 const PROMPT_BYTES_MAX: u64 = 256 << 20;
@@ -66,28 +71,11 @@ impl Generate {
         if let Some(timeout) = self.timeout {
             call.set_timeout(timeout);
         }
-        let mut view = view::View::new(self.json, self.report.wants_table());
-        let asked = Instant::now();
-        let mut events = client
-            .generate(call)
-            .await
-            .map_err(Failure::rpc("generate"))?
-            .into_inner();
-        loop {
-            match events.message().await {
-                Ok(Some(response)) => {
-                    if let Some(event) = response.event {
-                        view.show(&event, asked.elapsed())?;
-                    }
-                }
-                Ok(None) => break,
-                Err(status) => {
-                    view.break_line()?;
-                    return Err(Failure::rpc("go on generating")(status));
-                }
-            }
-        }
-        view.end()?;
+        let mut view = View::new(self.json, self.report.wants_table());
+        let outcome = relay(&mut client, call, &mut view).await;
+        view.break_line()?;
+        outcome?;
+        view.show_scores()?;
         let mut stderr = output::stderr();
         if stderr.is_terminal && !self.quiet && !self.json {
             let summary = stderr.style.dim(&view.measured().summary());
@@ -117,6 +105,32 @@ impl Generate {
             ..GenerateRequest::default()
         })
     }
+}
+
+/// Shows a completion as it comes, to its end.
+pub(crate) async fn relay(
+    client: &mut InferenceServiceClient<Channel>,
+    call: tonic::Request<GenerateRequest>,
+    view: &mut View,
+) -> Result<(), Failure> {
+    let asked = Instant::now();
+    let mut waiting = Waiting::new("waiting for the model");
+    let answer = client.generate(call).await;
+    let mut events = answer.map_err(Failure::rpc("generate"))?.into_inner();
+    while let Some(response) = events
+        .message()
+        .await
+        .map_err(Failure::rpc("go on generating"))?
+    {
+        if let Some(event) = response.event {
+            if matches!(event, Event::Delta(_)) {
+                waiting.clear();
+            }
+            view.show(&event, asked.elapsed())?;
+        }
+    }
+    waiting.clear();
+    view.is_finished().then_some(()).ok_or_else(unfinished)
 }
 
 fn read_prompt() -> Result<String, Failure> {

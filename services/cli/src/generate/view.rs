@@ -5,8 +5,7 @@ use std::{io, time::Duration};
 use proto::inference::v1::{Finished, Load, Prefilled, Token, TopToken, generate_response::Event};
 
 use crate::{
-    failure::Failure,
-    generate::{event, unfinished},
+    generate::event,
     output::{self, Stream, Style},
     table::{Column, Table},
     units,
@@ -65,15 +64,21 @@ impl View {
         Ok(())
     }
 
-    /// Ends the view.
-    ///
-    /// # Errors
-    /// [`Failure::Protocol`] if the completion never finished.
-    pub(crate) fn end(&mut self) -> Result<(), Failure> {
-        self.break_line()?;
-        if self.measured.finished.is_none() {
-            return Err(unfinished());
+    /// The same, for pipes too: what comes next is another text.
+    pub(crate) fn end_line(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.line_open) {
+            self.stdout.line("")?;
         }
+        Ok(())
+    }
+
+    /// Whether the last event has been seen.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.measured.finished.is_some()
+    }
+
+    /// Shows the table of log-probabilities, if there is to be one.
+    pub(crate) fn show_scores(&mut self) -> io::Result<()> {
         if let Some(scores) = self.scores.take() {
             if self.line_open {
                 self.stdout.line("")?;
