@@ -139,7 +139,6 @@ async fn the_files_end_of_turn_ends_the_answer() {
     let talk = client::generate(&mut client, ask("talks", says("x"))).await;
     let first = talk.expect("it is answered").ids()[0];
     // The same weights, and a file that calls this very token the end of a turn.
-    let home = node.home.path().join("models");
     let shape = Llama {
         extra: vec![
             ("tokenizer.chat_template", Value::from(TEMPLATE)),
@@ -147,9 +146,11 @@ async fn the_files_end_of_turn_ends_the_answer() {
         ],
         ..Llama::tiny()
     };
-    shape
-        .write(&home.join("stops.gguf"))
-        .expect("the model is written");
+    // Written elsewhere first: the daemon sees files as they grow.
+    let (written, published) = ("stops.gguf", "models/stops.gguf");
+    let [written, published] = [written, published].map(|path| node.home.path().join(path));
+    shape.write(&written).expect("the model is written");
+    std::fs::rename(written, published).expect("both are on one file system");
     let mut daemon = node.daemon.client().await;
     client::published_until(&mut daemon, "stops", |model| !model.id.is_empty()).await;
     let mut request = ask("stops", says("x"));
