@@ -33,6 +33,11 @@ pub(crate) enum Command {
         progress: watch::Sender<LoadProgress>,
         reply: oneshot::Sender<Result<LoadStats, EngineError>>,
     },
+    /// Keep a model's extents once they are there.
+    Pin {
+        id: String,
+        reply: oneshot::Sender<Result<(), EngineError>>,
+    },
     /// Free a model's weights.
     Unload {
         id: String,

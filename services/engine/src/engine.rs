@@ -224,6 +224,15 @@ impl Engine {
         answer.await.ok_or(EngineError::ShuttingDown)?
     }
 
+    /// Keeps the model's extents on the device from now on, as if it had been attached with `pin`.
+    /// # Errors
+    /// [`EngineError::UnknownModel`], [`EngineError::DoesNotFit`], [`EngineError::ShuttingDown`].
+    pub async fn pin(&self, id: &str) -> Result<(), EngineError> {
+        let id = id.to_owned();
+        let answer = self.ask(|reply| Command::Pin { id, reply });
+        answer.await.ok_or(EngineError::ShuttingDown)?
+    }
+
     /// Frees the model's weights and ends its sequences with [`EngineError::Unloaded`]; answers the bytes freed. With `keep_attached` only the weights that no step holds go, and its sequences live on.
     /// # Errors
     /// [`EngineError::UnknownModel`], [`EngineError::ShuttingDown`].

@@ -132,6 +132,11 @@ impl Residency {
         assert!(before.is_none(), "a generation is added once");
     }
 
+    /// Keeps the model's extents from now on; the caller has seen that it [fits whole](Residency::fits_whole).
+    pub fn pin(&mut self, key: ModelKey) {
+        self.model_mut(key).pinned = true;
+    }
+
     /// Forgets a model. Its resident extents are returned, to be let go; what is still being fetched ends as [`Completion::Stale`].
     pub fn remove(&mut self, key: ModelKey) -> Vec<ExtentId> {
         let Some(model) = self.models.remove(&key) else {

@@ -1,4 +1,4 @@
-//! A snapshot of what the engine is doing, published by the worker after everything it does.
+//! A snapshot of what the engine is doing, published by the worker whenever something happened that it shows.
 
 use crate::kv_cache::Reuse;
 use crate::residency::Counters;
@@ -41,6 +41,8 @@ pub struct ModelStats {
     pub generation: u64,
     /// Its file changed while in use; it serves nothing until it is attached anew.
     pub degraded: bool,
+    /// Its extents are kept on the device once they are there.
+    pub pinned: bool,
     /// Bytes of its weights.
     pub tensor_bytes: u64,
     /// Of these: resident.

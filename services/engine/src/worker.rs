@@ -55,6 +55,8 @@ pub(crate) struct Worker {
     finished: u64,
     failed: u64,
     stopping: bool,
+    /// Something happened that no snapshot shows yet.
+    changed: bool,
 }
 
 /// The worker's ends of what leads to and from it.
@@ -95,6 +97,7 @@ impl Worker {
             finished: 0,
             failed: 0,
             stopping: false,
+            changed: false,
             config,
         }
     }
@@ -112,7 +115,7 @@ impl Worker {
             self.start_steps();
             self.settle_loads();
             self.act();
-            self.publish();
+            self.publish_changes();
             match self.next_model() {
                 Some(key) => self.advance(key),
                 None => self.wait(),
@@ -168,6 +171,7 @@ impl Worker {
             return;
         };
         self.scheduler.remove(id);
+        self.changed = true;
         self.finished += 1;
         self.failed += u64::from(how.is_err());
         if let Err(error) = &how {
@@ -195,6 +199,7 @@ impl Worker {
     /// A sequence whose events do not get through stands still until they do.
     fn park_if_full(&mut self, id: SequenceId, flow: Flow) {
         if flow == Flow::Full {
+            self.changed = true;
             self.scheduler
                 .park(id, Instant::now() + self.config.slow_client_timeout);
         }

@@ -45,12 +45,6 @@ pub(crate) enum Error {
         /// The id that was asked for.
         model: String,
     },
-    /// The model is attached without a pin, which is given when it is attached.
-    #[error("model '{model}' is attached without a pin; unload it first")]
-    AttachedUnpinned {
-        /// The id that was asked for.
-        model: String,
-    },
     /// The model's file changed; nothing computed from it may leave.
     #[error(
         "model '{model}': its file changed or was truncated while in use; unload it and load it again"

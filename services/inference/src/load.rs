@@ -199,10 +199,9 @@ async fn attach(
     let (_nothing_moves, watched) = watch::channel(LoadProgress::default());
     let attaching = models.attach(&load.model, load.pin, || span.clone());
     let attached = reporting(sink, LoadPhase::Attach, watched, attaching).await?;
-    if load.pin && !attached.pinned {
-        return Err(Error::AttachedUnpinned {
-            model: load.model.clone(),
-        });
+    if load.pin {
+        // Whoever attached it before, or was quicker just now, may not have asked for a pin.
+        models.engine().pin(&attached.id).await?;
     }
     models.set_keep_alive(&attached, load.keep_alive);
     Ok(attached)

@@ -11,6 +11,7 @@ pub(crate) fn numbers(stats: &Stats) -> EngineNumbers {
         parked_requests: count(stats.parked),
         preemptions: stats.preemptions,
         kv_used_bytes: stats.kv_used_bytes,
+        kv_kept_bytes: stats.kv_kept_bytes,
         kv_budget_bytes: stats.kv_budget_bytes,
         weights_resident_bytes: stats.models.iter().map(|model| model.resident_bytes).sum(),
         weights_budget_bytes: stats.weights_budget_bytes.unwrap_or_default(),
@@ -33,6 +34,9 @@ fn model(stats: &ModelStats) -> ModelNumbers {
         unknown_bytes: extents.unknown_bytes,
         self_read_bytes: extents.self_read_bytes,
         steps: stats.steps,
+        prefix_queries: stats.asked_tokens,
+        prefix_hits: stats.cached_tokens,
+        kv_evictions: stats.kv_reuse.evicted,
     }
 }
 

@@ -98,10 +98,6 @@ fn outward(error: &Error) -> Outward {
             Outward::new(Code::FailedPrecondition, "MODEL_NOT_ATTACHED")
                 .precondition("ATTACHED", model, error)
         }
-        Error::AttachedUnpinned { model } => {
-            Outward::new(Code::FailedPrecondition, "MODEL_NOT_PINNED")
-                .precondition("PINNED", model, error)
-        }
         Error::Degraded { .. } => Outward::new(Code::DataLoss, "MODEL_DEGRADED"),
         Error::Draining => Outward::new(Code::Unavailable, "DRAINING").retry(RETRY_AWAY),
         Error::TooMany { limit } => Outward::new(Code::ResourceExhausted, "QUEUE_FULL")

@@ -46,6 +46,14 @@ pub const REQUESTS_PARKED: &str = "hearth.requests.parked";
 pub const PREEMPTIONS: &str = "hearth.preemptions";
 /// Bytes of KV cache in use.
 pub const KV_USED: &str = "hearth.kv_cache.used";
+/// Bytes of KV cache that are only kept for reuse.
+pub const KV_KEPT: &str = "hearth.kv_cache.kept";
+/// Prompt tokens of sequences that began.
+pub const PREFIX_QUERIES: &str = "hearth.kv_cache.prefix.queries";
+/// Prompt tokens whose KV cache was found.
+pub const PREFIX_HITS: &str = "hearth.kv_cache.prefix.hits";
+/// KV blocks that made room for others.
+pub const KV_EVICTIONS: &str = "hearth.kv_cache.evictions";
 /// Most bytes of KV cache.
 pub const KV_BUDGET: &str = "hearth.kv_cache.budget";
 /// Share of the KV cache in use.

@@ -41,6 +41,11 @@ impl Residency {
         self.model(key).counters
     }
 
+    /// Whether the model's extents are kept once they are there.
+    pub fn is_pinned(&self, key: ModelKey) -> bool {
+        self.model(key).pinned
+    }
+
     /// Whether the layer that the model's step waits for is complete by now.
     pub fn is_ready(&self, key: ModelKey) -> bool {
         self.model(key).cursor_is_ready()

@@ -326,7 +326,7 @@ fn what_cannot_fit_is_refused_beforehand() {
     // A pinned model must leave room for the largest layer of the others.
     check(pinned(13), Ok(()));
     check(pinned(14), Err((21, 20)));
-    // So must an eager load.
+    // So must an eager load, and a model that is pinned later.
     assert_eq!(world.machine.fits_whole(ModelKey(0)), Ok(()));
     let world = World::new(&two_models(), Some(15), 0);
     assert_eq!(

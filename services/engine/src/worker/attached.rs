@@ -30,7 +30,7 @@ pub(super) struct Attached {
     pub(super) degraded: bool,
     pub(super) waiters: Vec<LoadWaiter>,
     pub(super) load: Option<LoadSpan>,
-    /// Counted here: steps, rows and tokens.
+    /// Counted here: steps, rows and tokens. The rest, and the id, are filled in where they are shown.
     pub(super) counts: ModelStats,
 }
 

@@ -9,7 +9,7 @@ use crate::engine::{LoadProgress, ModelFacts};
 use crate::error::Resource;
 use crate::fetch_pool::FetchPool;
 use crate::kv_cache::{BLOCK_LEN, KvCache};
-use crate::residency::{ModelExtents, ModelKey};
+use crate::residency::{ModelExtents, ModelKey, Shortfall};
 use crate::scheduler::Arrival;
 use crate::sequence::{Ending, Place, Sequence};
 use crate::stats::ModelStats;
@@ -19,9 +19,18 @@ use crate::{AttachError, AttachReport, EngineError, LoadStats};
 /// Where the answer to a load goes.
 type LoadReply = oneshot::Sender<Result<LoadStats, EngineError>>;
 
+fn does_not_fit(short: Shortfall) -> EngineError {
+    EngineError::DoesNotFit {
+        resource: Resource::Weights,
+        need_bytes: short.need_bytes,
+        free_bytes: short.free_bytes,
+    }
+}
+
 impl Worker {
     /// Whoever asked and went away meanwhile does not hear the answer.
     pub(super) fn handle(&mut self, command: Command) {
+        self.changed = true;
         match command {
             Command::Attach(attachment, reply) => {
                 let _ = reply.send(self.attach(*attachment));
@@ -31,6 +40,11 @@ impl Worker {
                 progress,
                 reply,
             } => self.load(&id, progress, reply),
+            Command::Pin { id, reply } => {
+                let pinned = self.pin(&id);
+                self.publish();
+                let _ = reply.send(pinned);
+            }
             Command::Unload {
                 id,
                 keep_attached,
@@ -102,7 +116,6 @@ impl Worker {
             tensor_bytes: model.plan().tensor_bytes(&directory),
         };
         let counts = ModelStats {
-            id: id.clone(),
             generation: key.0,
             tensor_bytes: report.tensor_bytes,
             ..ModelStats::default()
@@ -218,11 +231,7 @@ impl Worker {
             return;
         }
         if let Err(short) = self.residency.fits_whole(key) {
-            let _ = reply.send(Err(EngineError::DoesNotFit {
-                resource: Resource::Weights,
-                need_bytes: short.need_bytes,
-                free_bytes: short.free_bytes,
-            }));
+            let _ = reply.send(Err(does_not_fit(short)));
             return;
         }
         attached.waiters.push(LoadWaiter {
@@ -232,6 +241,13 @@ impl Worker {
         });
         self.residency.load_all(key);
         self.report_progress(key);
+    }
+
+    fn pin(&mut self, id: &str) -> Result<(), EngineError> {
+        let key = self.key_of(id).ok_or_else(|| self.unknown(id))?;
+        self.residency.fits_whole(key).map_err(does_not_fit)?;
+        self.residency.pin(key);
+        Ok(())
     }
 
     fn unload(&mut self, id: &str, keep_attached: bool) -> Result<u64, EngineError> {

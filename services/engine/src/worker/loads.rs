@@ -10,6 +10,7 @@ impl Worker {
     /// Does what the residency wants done.
     pub(super) fn act(&mut self) {
         while let Some(action) = self.residency.next_action() {
+            self.changed = true;
             match action {
                 Action::Fetch(key, extent) => {
                     let counters = self.residency.counters(key);

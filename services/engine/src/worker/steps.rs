@@ -53,6 +53,7 @@ impl Worker {
     }
 
     fn begin(&mut self, key: ModelKey, batch: Batch) {
+        self.changed = true;
         let now = Instant::now();
         let max_logit_rows = self.config.max_running + MAX_SCORED_ROWS;
         let attached = self.models.get_mut(&key).expect("an attached model");
@@ -118,6 +119,7 @@ impl Worker {
             }
             Ok(progress) => {
                 self.tally(key, layer);
+                self.changed |= progress != Progress::Advanced;
                 match progress {
                     Progress::Advanced => {}
                     Progress::NotResident(_) => self.stall(key),
@@ -282,6 +284,7 @@ impl Worker {
 
     /// Gives up the model's step, if it has one. Its sequences go on from where they were before it.
     pub(super) fn abandon(&mut self, key: ModelKey) {
+        self.changed = true;
         let attached = self.models.get_mut(&key).expect("an attached model");
         if attached.step.is_some() {
             self.end_stall(key);
@@ -303,6 +306,7 @@ impl Worker {
     pub(super) fn degrade(&mut self, key: ModelKey, cause: Option<Cause>) {
         let attached = self.models.get_mut(&key).expect("an attached model");
         attached.degraded = true;
+        self.changed = true;
         let error = EngineError::DataLoss {
             model: attached.id.clone(),
             cause,

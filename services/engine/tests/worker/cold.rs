@@ -1,5 +1,7 @@
 //! Weights that come when they are needed, and models that do not wait for each other's.
 
+mod pins;
+
 use std::time::{Duration, Instant};
 
 use engine::{EngineConfig, EngineError, LoadProgress, LoadStats, TokenEvent};

@@ -92,7 +92,6 @@ impl Attacher {
             weights: Arc::clone(&weights),
             report,
             attach_took,
-            pinned: pin,
             usage: Usage::new(),
             load: Mutex::default(),
             companions: Mutex::default(),

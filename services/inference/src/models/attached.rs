@@ -33,8 +33,6 @@ pub(crate) struct Attached {
     pub(crate) report: AttachReport,
     /// How long lease, hand-off, tokenizer and plan took.
     pub(crate) attach_took: Duration,
-    /// Whether its weights are kept when room is needed.
-    pub(crate) pinned: bool,
     pub(super) usage: Arc<Usage>,
     /// The load that brought it here.
     pub(super) load: Mutex<Load>,

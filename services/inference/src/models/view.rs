@@ -109,7 +109,7 @@ fn view(attached: &Attached, stats: &Stats, digest: String) -> Model {
         counters: Some(counters(counts, report.n_extents)),
         plan_build: Some(duration(report.plan_build)),
         attach: Some(duration(attached.attach_took)),
-        pinned: attached.pinned,
+        pinned: counts.pinned,
         digest,
     }
 }

@@ -104,10 +104,6 @@ fn our_own_errors() {
             Error::AutoAttachOff { model: m() },
             "FAILED_PRECONDITION MODEL_NOT_ATTACHED precondition",
         ),
-        (
-            Error::AttachedUnpinned { model: m() },
-            "FAILED_PRECONDITION MODEL_NOT_PINNED precondition",
-        ),
         (Error::Degraded { model: m() }, "DATA_LOSS MODEL_DEGRADED"),
         (Error::Draining, "UNAVAILABLE DRAINING retry"),
         (

@@ -23,6 +23,8 @@ pub struct EngineNumbers {
     pub preemptions: u64,
     /// Bytes of KV cache in use.
     pub kv_used_bytes: u64,
+    /// Bytes of KV cache that are only kept for reuse; they make room when it is needed.
+    pub kv_kept_bytes: u64,
     /// Most bytes of KV cache.
     pub kv_budget_bytes: u64,
     /// Bytes of weights on the device.
@@ -60,6 +62,12 @@ pub struct ModelNumbers {
     pub self_read_bytes: u64,
     /// Forward passes.
     pub steps: u64,
+    /// Prompt tokens of sequences that began, whether computed or found.
+    pub prefix_queries: u64,
+    /// Of these, tokens whose KV cache was found.
+    pub prefix_hits: u64,
+    /// KV blocks whose room was needed for others.
+    pub kv_evictions: u64,
 }
 
 const GAUGES: &[Number<EngineNumbers>] = &[
@@ -86,6 +94,12 @@ const GAUGES: &[Number<EngineNumbers>] = &[
         unit: "By",
         description: "Bytes of KV cache in use",
         of: |n| n.kv_used_bytes,
+    },
+    Number {
+        name: names::KV_KEPT,
+        unit: "By",
+        description: "Bytes of KV cache that are only kept for reuse",
+        of: |n| n.kv_kept_bytes,
     },
     Number {
         name: names::KV_BUDGET,
@@ -157,6 +171,24 @@ const MODEL_COUNTERS: &[Number<ModelNumbers>] = &[
         unit: "{step}",
         description: "Forward passes",
         of: |n| n.steps,
+    },
+    Number {
+        name: names::PREFIX_QUERIES,
+        unit: "{token}",
+        description: "Prompt tokens of sequences that began, whether computed or found",
+        of: |n| n.prefix_queries,
+    },
+    Number {
+        name: names::PREFIX_HITS,
+        unit: "{token}",
+        description: "Prompt tokens whose KV cache was found instead of computed",
+        of: |n| n.prefix_hits,
+    },
+    Number {
+        name: names::KV_EVICTIONS,
+        unit: "{block}",
+        description: "KV blocks that were kept for reuse until their room was needed",
+        of: |n| n.kv_evictions,
     },
     Number {
         name: names::SELF_READ,
