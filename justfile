@@ -47,6 +47,11 @@ bench-start:
     cargo build --release --locked -p e2e --bins
     target/release/bench-start
 
+# What running streams feel of a long prompt beside them: time between tokens, with and without, against its bar.
+bench-fairness:
+    cargo build --release --locked -p e2e --bin bench-fairness
+    target/release/bench-fairness
+
 # Three starts of a small model: cold, hot, warm.
 demo *args:
     cargo run --release -- demo {{ args }}

@@ -45,6 +45,8 @@ pub struct EngineConfig {
     pub max_queued: usize,
     /// Prompt tokens in one step, over all of its sequences.
     pub prefill_chunk_tokens: usize,
+    /// How long a step that carries running sequences may take on account of the prompts beside them.
+    pub step_target: Duration,
     /// Rows of one step; at least `max_running`.
     pub max_batch_rows: usize,
     /// Events of one completion that may lie unread before its sequence stands still.

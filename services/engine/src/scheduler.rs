@@ -3,7 +3,8 @@
 //! Continuous batching: every step of a model holds one row for each sequence that decodes and, beside them, chunks of the prompts that are still being worked through. Sequences join and leave between steps.
 //!
 //! # Who goes first
-//! - Decode rows always go; a long prompt is cut into chunks so that it delays them by a bounded amount.
+//! - Decode rows always go; a long prompt is cut into chunks. Beside decode rows a chunk is only as long as keeps the step near a target time, judged by how long steps took before, or as long as costs what the decode rows
+//!   cost, if those alone take more than half of the target: so streams go on at a bearable pace, or at half of theirs, and a prompt always comes on.
 //! - Of a step's prompt tokens half go to the oldest prompt, so that it comes to an end, and the rest to the prompts with the least left, so that a short one is not stuck behind a long one.
 //! - Sequences are admitted strictly by age, with KV blocks for all of their tokens at once. Blocks that hold what they begin with are found and shared; at least the newest token is computed, for its logits.
 //! - A sequence that decodes and finds no block takes it from the youngest that runs, itself if need be: that one waits again and is recomputed. So the oldest always finishes.
@@ -12,15 +13,17 @@
 
 mod admit;
 mod chunk;
+mod pace;
 mod sequences;
 mod turns;
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::kv_cache::{BlockTable, Chain, KvBudget, KvCache};
 use crate::residency::ModelKey;
 
+use pace::Pace;
 use sequences::{Entry, State};
 pub use turns::Turns;
 
@@ -35,6 +38,8 @@ pub struct SchedulerLimits {
     pub max_running: usize,
     /// Prompt tokens in one step.
     pub prefill_chunk_tokens: usize,
+    /// How long a step with decode rows may take, if prompts can help it.
+    pub step_target: Duration,
     /// Rows of one step; at least `max_running`.
     pub max_batch_rows: usize,
     /// Prompt rows of one step that are scored: each takes memory for a row of logits.
@@ -118,6 +123,7 @@ pub struct Scheduler {
     limits: SchedulerLimits,
     budget: KvBudget,
     caches: BTreeMap<ModelKey, KvCache>,
+    paces: BTreeMap<ModelKey, Pace>,
     sequences: BTreeMap<SequenceId, Entry>,
     /// Blocks of sequences that left while a step was still writing to them.
     limbo: Vec<(ModelKey, BlockTable)>,
@@ -139,6 +145,7 @@ impl Scheduler {
             limits,
             budget,
             caches: BTreeMap::new(),
+            paces: BTreeMap::new(),
             sequences: BTreeMap::new(),
             limbo: Vec::new(),
             preemptions: 0,
@@ -148,6 +155,7 @@ impl Scheduler {
     /// Takes a model in.
     pub fn add_model(&mut self, model: ModelKey, cache: KvCache) {
         self.caches.insert(model, cache);
+        self.paces.insert(model, Pace::default());
     }
 
     /// Forgets a model and its sequences, which are returned.
@@ -158,6 +166,7 @@ impl Scheduler {
             self.sequences.remove(id);
         }
         self.caches.remove(&model);
+        self.paces.remove(&model);
         ids
     }
 
@@ -198,14 +207,19 @@ impl Scheduler {
         }
     }
 
-    /// The model's step is over: what it computed counts, and blocks that are full can be found from now on.
-    pub fn finish_step(&mut self, model: ModelKey) {
+    /// The model's step is over, after so much time of the device: what it computed counts, and blocks that are full can be found from now on.
+    pub fn finish_step(&mut self, model: ModelKey, took: Duration) {
+        let mut prompt_rows = 0;
         for entry in self
             .sequences
             .values_mut()
             .filter(|entry| entry.model == model)
         {
+            prompt_rows += if entry.decodes() { 0 } else { entry.step_rows };
             entry.finish_step();
+        }
+        if let Some(pace) = self.paces.get_mut(&model) {
+            pace.learn(prompt_rows, took);
         }
         self.limbo.retain(|(key, _)| *key != model);
     }
@@ -234,7 +248,12 @@ impl Scheduler {
         }
         // Whoever found all but the newest token decodes at once.
         let mut runs = self.decode_runs(model);
-        runs.extend(self.prefill_runs(model, self.limits.max_batch_rows - runs.len()));
+        let mut prompt_rows = self.limits.max_batch_rows - runs.len();
+        if !runs.is_empty() {
+            let bearable = self.paces[&model].prompt_rows(self.limits.step_target);
+            prompt_rows = prompt_rows.min(bearable);
+        }
+        runs.extend(self.prefill_runs(model, prompt_rows));
         if runs.is_empty() {
             return Decision::Idle;
         }

@@ -78,6 +78,7 @@ impl Worker {
         let limits = SchedulerLimits {
             max_running: config.max_running,
             prefill_chunk_tokens: config.prefill_chunk_tokens,
+            step_target: config.step_target,
             max_batch_rows: config.max_batch_rows,
             max_scored_rows: MAX_SCORED_ROWS,
         };

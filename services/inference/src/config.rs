@@ -108,7 +108,9 @@ pub struct Flags {
     )]
     pub max_queued: NonZeroUsize,
 
-    /// Most prompt tokens in one step: smaller lets running requests go on during a long prompt, larger finishes the prompt sooner
+    /// Most prompt tokens in one step
+    ///
+    /// Beside running requests a step takes fewer, see --step-target.
     #[arg(
         long,
         value_name = "TOKENS",
@@ -116,6 +118,12 @@ pub struct Flags {
         default_value = "512"
     )]
     pub prefill_chunk: NonZeroUsize,
+
+    /// How long a step may take on account of prompts while requests are running: shorter keeps their tokens coming at an even pace, longer finishes prompts sooner
+    ///
+    /// Where the running requests' own part takes more than half of it, prompts get as much time as they do.
+    #[arg(long, value_name = "TIME", env = "HEARTH_STEP_TARGET", default_value = "50ms", value_parser = parse_duration)]
+    pub step_target: Duration,
 
     /// Fetches of weights that may run at a time
     #[arg(
@@ -210,6 +218,8 @@ pub struct Config {
     pub max_queued: NonZeroUsize,
     /// Most prompt tokens in one step.
     pub prefill_chunk_tokens: NonZeroUsize,
+    /// How long a step may take on account of prompts while requests are running.
+    pub step_target: Duration,
     /// Fetches at a time.
     pub fetch_threads: NonZeroUsize,
     /// How far ahead to fetch.
@@ -277,6 +287,7 @@ impl Flags {
             max_running: self.max_running,
             max_queued: self.max_queued,
             prefill_chunk_tokens: self.prefill_chunk,
+            step_target: self.step_target,
             fetch_threads: self.fetch_threads,
             prefetch_window_bytes: self.prefetch_window.0,
             fetch_timeout: self.fetch_timeout,

@@ -187,6 +187,7 @@ fn engine_config(config: &Config, device: Device) -> EngineConfig {
         max_running,
         max_queued: config.max_queued.get(),
         prefill_chunk_tokens,
+        step_target: config.step_target,
         max_batch_rows: prefill_chunk_tokens + max_running,
         event_capacity: EVENT_CAPACITY,
         slow_client_timeout: config.slow_client_timeout,

@@ -14,6 +14,7 @@ fn limits() -> SchedulerLimits {
     SchedulerLimits {
         max_running: 4,
         prefill_chunk_tokens: 16,
+        step_target: Duration::from_secs(1),
         max_batch_rows: 20,
         max_scored_rows: 8,
     }
@@ -63,7 +64,7 @@ fn runs(decision: Decision) -> Vec<(u64, usize, usize, usize)> {
 /// Runs a step and gives a token to every sequence whose last position was in it.
 fn step(scheduler: &mut Scheduler, model: ModelKey) -> Vec<(u64, usize, usize, usize)> {
     let found = runs(scheduler.next_step(model));
-    scheduler.finish_step(model);
+    scheduler.finish_step(model, Duration::ZERO);
     for &(id, start, len, logits_from) in &found {
         if logits_from < start + len && scheduler.entry(SequenceId(id)).left() == 0 {
             scheduler.push_token(SequenceId(id), 0);
@@ -81,6 +82,33 @@ fn prompts_are_cut_into_chunks_beside_decode_rows() {
     assert_eq!(step(&mut scheduler, A), [(1, 3, 1, 3), (2, 0, 16, 16)]);
     assert_eq!(step(&mut scheduler, A), [(1, 4, 1, 4), (2, 16, 14, 29)]);
     assert_eq!(step(&mut scheduler, A), [(1, 5, 1, 5), (2, 30, 1, 30)]);
+}
+
+#[test]
+fn chunks_are_short_where_streams_would_wait() {
+    let mut scheduler = scheduler(limits(), 100);
+    let ms = Duration::from_millis;
+    scheduler.limits.step_target = ms(50);
+    scheduler.add(SequenceId(1), arrival(A, 20));
+    // Alone, a prompt goes as fast as it can; each row takes 4 ms.
+    for (rows, took) in [(16, ms(64)), (4, ms(16))] {
+        assert_eq!(runs(scheduler.next_step(A))[0].2, rows);
+        scheduler.finish_step(A, took);
+    }
+    scheduler.push_token(SequenceId(1), 0);
+    assert_eq!(runs(scheduler.next_step(A)), [(1, 20, 1, 20)]);
+    scheduler.finish_step(A, ms(10));
+    scheduler.push_token(SequenceId(1), 0);
+    scheduler.add(SequenceId(2), arrival(A, 300));
+    // 10 ms for the stream leave 40 ms, or ten rows.
+    assert_eq!(
+        runs(scheduler.next_step(A)),
+        [(1, 21, 1, 21), (2, 0, 10, 10)]
+    );
+    scheduler.finish_step(A, ms(50));
+    // Without the stream, a full chunk again.
+    scheduler.remove(SequenceId(1));
+    assert_eq!(runs(scheduler.next_step(A)), [(2, 10, 16, 26)]);
 }
 
 #[test]
@@ -265,7 +293,7 @@ fn a_sequence_that_alone_is_too_large_is_named() {
     let decision = loop {
         match scheduler.next_step(A) {
             Decision::Run(batch) => {
-                scheduler.finish_step(A);
+                scheduler.finish_step(A, Duration::ZERO);
                 if scheduler.entry(batch.runs[0].sequence).left() == 0 {
                     scheduler.push_token(batch.runs[0].sequence, 0);
                 }
@@ -312,7 +340,7 @@ fn blocks_of_a_sequence_that_left_stay_until_its_step_is_over() {
         (scheduler.in_step(A), scheduler.kv_budget().used_bytes()),
         (0, BLOCK_BYTES)
     );
-    scheduler.finish_step(A);
+    scheduler.finish_step(A, Duration::ZERO);
     assert_eq!(scheduler.kv_budget().used_bytes(), 0);
 }
 

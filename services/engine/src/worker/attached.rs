@@ -34,10 +34,12 @@ pub(super) struct Attached {
     pub(super) counts: ModelStats,
 }
 
-/// A step and since when it stands still, if it does.
+/// A step, since when it stands still, if it does, and what it took.
 pub(super) struct Running {
     pub(super) step: Step,
     pub(super) stalled_since: Option<Instant>,
+    /// Time of the device so far.
+    pub(super) worked: Duration,
 }
 
 /// Somebody who waits for an eager load.

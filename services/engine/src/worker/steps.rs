@@ -75,6 +75,7 @@ impl Worker {
         attached.step = Some(Running {
             step: Step::new(batch, rows),
             stalled_since: None,
+            worked: Duration::ZERO,
         });
         if self.residency.want(key, 0) == Wanted::Waiting {
             self.stall(key);
@@ -111,7 +112,9 @@ impl Worker {
             running
                 .step
                 .advance(key, &mut attached.model, workspace, &mut self.residency);
-        self.turns.used(key, begun.elapsed());
+        let worked = begun.elapsed();
+        running.worked += worked;
+        self.turns.used(key, worked);
         match progress {
             Err(error) => {
                 let batch = running.step.batch().clone();
@@ -197,7 +200,7 @@ impl Worker {
         let running = attached.step.take().expect("a step that ended");
         let workspace = attached.workspace.take().expect("a step has its workspace");
         self.residency.release(key);
-        self.scheduler.finish_step(key);
+        self.scheduler.finish_step(key, running.worked);
         self.count_step(key, running.step.batch());
         let batch = running.step.batch();
         match workspace.logits() {

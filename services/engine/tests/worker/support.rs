@@ -24,6 +24,7 @@ pub(crate) fn config() -> EngineConfig {
         max_running: 16,
         max_queued: 16,
         prefill_chunk_tokens: 64,
+        step_target: Duration::from_secs(600),
         max_batch_rows: 128,
         event_capacity: 1024,
         slow_client_timeout: Duration::from_secs(600),

@@ -127,7 +127,7 @@ fn play(
         }
     }
     prop_assert!(prompt_rows <= limits.prefill_chunk_tokens);
-    scheduler.finish_step(batch.model);
+    scheduler.finish_step(batch.model, Duration::from_micros(rows as u64));
     for &index in &sampled {
         seen[index].outputs += 1;
         seen[index].tokens.push(7);
