@@ -9,7 +9,7 @@ _default:
     @just --list --unsorted
 
 # Everything that must hold on a machine without a GPU.
-check: lint test oracle test-root test-clients _gpu-skipped
+check: lint test test-hip oracle test-root test-clients
 
 # Format, clippy, the contract, licences and bans.
 lint: _buf _deny
@@ -37,6 +37,10 @@ test-root:
     @test "$(id -u)" = 0 || { echo "test-root mounts a loop device and changes users: run it as root"; exit 1; }
     cargo test --locked -p e2e --test cold_bytes
 
+# The HIP path without a GPU, in several thread orders and under the address sanitizer. Needs clang 19 or newer.
+test-hip *orders:
+    kernels/hip/emulate/test.sh {{ orders }}
+
 # Clients in other languages that know only reflection.
 test-clients: _buf _venv
     cargo build --locked --bin hearth
@@ -55,9 +59,6 @@ bench-fairness:
 # Three starts of a small model: cold, hot, warm.
 demo *args:
     cargo run --release -- demo {{ args }}
-
-_gpu-skipped:
-    @echo "SKIPPED: no GPU device is compiled in yet, so nothing was run on one."
 
 _needs-oracle:
     @test -n "${HEARTH_ORACLE:-}" || { echo "HEARTH_ORACLE must name the folder of references"; exit 1; }

@@ -7,7 +7,8 @@ mod made {
 use made::{AMD, HOST, NVIDIA};
 
 /// The image for a GPU of this architecture (see [`Gpu::architecture`](super::Gpu::architecture)); `None` where this build has none.
-pub(super) fn image_for(architecture: &str) -> Option<&'static [u8]> {
+#[must_use]
+pub fn image_for(architecture: &str) -> Option<&'static [u8]> {
     match architecture.get(..3) {
         Some("gfx") => AMD,
         Some("sm_") => NVIDIA,

@@ -22,6 +22,7 @@ mod safe;
 mod sys;
 
 pub use error::HipError;
+pub use images::image_for;
 pub use safe::{
     Arena, Args, Event, Function, Gpu, Graph, Grid, InFlight, Library, Memory, Module, Pinned,
     Place, Ranges, Ring, RingWorker, Stream, View,

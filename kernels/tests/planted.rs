@@ -1,0 +1,109 @@
+//! Faults that the stand-in must catch, each in a process of its own: a device that has failed stays so.
+//!
+//! Without an argument this program runs itself once for each fault and compares what is said with what must be; with one it commits that fault.
+
+#![expect(unsafe_code, reason = "launches that break their contract on purpose")]
+
+#[path = "hip/support.rs"]
+#[allow(dead_code, reason = "shared with the tests of what works")]
+mod support;
+
+use std::process::{Command, ExitCode};
+
+use kernels::hip::{Args, Grid, HipError, Module, image_for};
+
+use support::{gpu, memory, stream};
+
+/// A fault: its name, what commits it, and what must be said about it, without and with the address sanitizer.
+struct Fault {
+    name: &'static str,
+    commit: fn() -> Result<(), HipError>,
+    said: &'static str,
+    said_by_sanitizer: &'static str,
+}
+
+const FAULTS: [Fault; 1] = [Fault {
+    name: "overrun",
+    commit: overrun,
+    said: "kernel add with blocks [1, 1, 1] of [256, 1, 1] threads wrote behind the 1024 bytes",
+    // On a fiber's stack the report of some versions of the sanitizer ends after its first word.
+    said_by_sanitizer: "AddressSanitizer",
+}];
+
+/// As `add` takes them: `kernels/hip/rowwise.hip`.
+#[derive(Clone, Copy, bytemuck::NoUninit)]
+#[repr(C)]
+struct AddArgs {
+    x: u64,
+    y: u64,
+    count: u64,
+    n: u32,
+    y_rows: u32,
+    scale: f32,
+    rest: u32,
+}
+
+/// Doubles 257 numbers where there are 256.
+fn overrun() -> Result<(), HipError> {
+    let image = image_for(gpu().architecture()).expect("this build has an image for the device");
+    // SAFETY: this build's own kernels.
+    let module = unsafe { Module::load(&gpu(), image) }?;
+    let (stream, view) = (stream(), memory(256 * 4));
+    let args = AddArgs {
+        x: view.address() as u64,
+        y: 0,
+        count: 257,
+        n: 257,
+        y_rows: 1,
+        scale: 2.0,
+        rest: 0,
+    };
+    let grid = Grid {
+        blocks: [1, 1, 1],
+        threads: [256, 1, 1],
+        shared_bytes: 0,
+    };
+    let add = module.function("add")?;
+    // SAFETY: it is not. What it breaks is memory of the stand-in, which notices.
+    unsafe { stream.launch(&add, grid, Args::new().value(args).holding(&view)) }?;
+    stream.synchronize()
+}
+
+fn main() -> ExitCode {
+    let asked = std::env::args().nth(1).unwrap_or_default();
+    if let Some(fault) = FAULTS.iter().find(|fault| fault.name == asked) {
+        return match (fault.commit)() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let missed = FAULTS.iter().filter(|fault| !is_caught(fault)).count();
+    println!(
+        "planted faults: {} of {} caught",
+        FAULTS.len() - missed,
+        FAULTS.len()
+    );
+    ExitCode::from(u8::from(missed > 0))
+}
+
+/// Whether a process that commits the fault fails, and says what it must.
+fn is_caught(fault: &Fault) -> bool {
+    let program = std::env::current_exe().expect("this program has a path");
+    let output = Command::new(program).arg(fault.name).output();
+    let output = output.expect("this program runs");
+    let under_sanitizer = std::env::var_os("HEARTH_ASAN_RUNTIME").is_some();
+    let expected = if under_sanitizer {
+        fault.said_by_sanitizer
+    } else {
+        fault.said
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    let caught = !output.status.success() && said.contains(expected);
+    if !caught {
+        println!("{} was not caught: {}, {said}", fault.name, output.status);
+    }
+    caught
+}
