@@ -9,7 +9,7 @@ _default:
     @just --list --unsorted
 
 # Everything that must hold on a machine without a GPU.
-check: lint test test-hip oracle test-root test-clients
+check: lint test test-hip oracle test-root test-clients demo-model
 
 # Format, clippy, the contract, licences and bans.
 lint: _buf _deny
@@ -45,6 +45,13 @@ test-hip *orders:
 test-clients: _buf _venv
     cargo build --locked --bin hearth
     tests/clients/run.sh target/debug/hearth {{ python }} {{ buf }}
+
+# What the demo model writes, judged by the grammar of its training text. `services/cli/models/train/train.py` made it.
+demo-model:
+    cd services/cli/models && sha256sum --check --quiet demo.gguf.sha256
+    cd services/cli/models/train && PYTHONDONTWRITEBYTECODE=1 python3 -m unittest --quiet test_reader
+    cargo build --locked --bin hearth
+    PYTHONDONTWRITEBYTECODE=1 python3 services/cli/models/train/check.py target/debug/hearth services/cli/models/demo.gguf
 
 # Plan build and attach on an 8B-shaped file, against their bars.
 bench-start:

@@ -170,6 +170,19 @@ fn ok(output: &Output) -> String {
     text(&output.stdout)
 }
 
+/// Needs every part of a forward pass: what was lost and where stands far behind, and nothing else fits.
+#[test]
+fn the_model_knows_what_was_lost() {
+    let up = Up::start();
+    let story = "Luna was a small fox who lived in a hollow tree near the sea. One misty morning, Luna could not find her blue kite. \
+        At last Otto looked under the stairs, and there was the";
+    for thing in ["blue kite", "woolly hat"] {
+        let story = story.replace("blue kite", thing);
+        let said = ok(&up.hearth(&["generate", "-m", "tiny", "-n", "3", &story]));
+        assert_eq!(said.trim_end_matches('\n'), format!(" {thing}!"));
+    }
+}
+
 #[test]
 fn people_can_list_load_ask_and_unload() {
     let up = Up::start();
@@ -183,7 +196,7 @@ fn people_can_list_load_ask_and_unload() {
 
     let prefetched = ok(&up.hearth(&["prefetch", "tiny"]));
     assert!(
-        prefetched.starts_with("tiny: 4.1 MiB in the page cache"),
+        prefetched.starts_with("tiny: 6.9 MiB in the page cache"),
         "{prefetched}"
     );
     let loaded = ok(&up.hearth(&["load", "tiny"]));

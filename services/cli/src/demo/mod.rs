@@ -26,8 +26,8 @@ use crate::{
 use place::{MODEL, MODEL_NAME, Place};
 use report::Run;
 
-/// Drawn once: with it the model says the same thing each time, and not the same word over and over as it would if it were greedy.
-const SEED: u64 = 7;
+/// The same in every run, so that all of them tell the same story.
+const SEED: u64 = 5;
 const TEMPERATURE: f32 = 0.8;
 /// Longest wait for the services to end; nothing is running then.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ pub(crate) struct Demo {
     #[arg(long, value_name = "TEXT", default_value = "Once upon a time")]
     prompt: String,
     /// Tokens per run
-    #[arg(long, value_name = "N", default_value_t = 48, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 320, value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: u32,
     /// What computes: auto, cpu, reference
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
