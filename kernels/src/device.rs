@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gguf::TensorType;
 
 use crate::cpu::Cpu;
+use crate::hip::{Hip, HipError, HipOptions};
 use crate::layout;
 
 /// A place where tensors live and operations run. Cheap to clone; a clone is the same device.
@@ -15,6 +16,8 @@ pub enum Device {
     Reference,
     /// This machine's processor.
     Cpu(Arc<Cpu>),
+    /// A GPU, through HIP. Operations are enqueued and run in their order; what is asked back waits for them.
+    Hip(Arc<Hip>),
 }
 
 /// Why a device could not be set up.
@@ -30,6 +33,9 @@ pub enum DeviceError {
         #[source]
         source: rayon::ThreadPoolBuildError,
     },
+    /// The GPU cannot be used.
+    #[error(transparent)]
+    Hip(#[from] HipError),
 }
 
 impl Device {
@@ -64,21 +70,31 @@ impl Device {
         Ok(each.map(|cpu| Device::Cpu(Arc::new(cpu))).collect())
     }
 
-    /// The kind of device, as `--device` spells it: `reference` or `cpu`.
+    /// A GPU.
+    ///
+    /// # Errors
+    /// [`DeviceError::Hip`]: there is none, this build has no kernels for it, or it failed.
+    pub fn hip(options: &HipOptions) -> Result<Device, DeviceError> {
+        Ok(Device::Hip(Arc::new(Hip::open(options)?)))
+    }
+
+    /// The kind of device, as `--device` spells it: `reference`, `cpu` or `hip`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             Device::Reference => "reference",
             Device::Cpu(_) => "cpu",
+            Device::Hip(_) => "hip",
         }
     }
 
-    /// Kind, instruction set and threads, for logs and people.
+    /// Kind, and what there is to know of it, for logs and people: instruction set and threads, or name, architecture, image and driver.
     #[must_use]
     pub fn description(&self) -> String {
         match self {
             Device::Reference => "reference".to_owned(),
             Device::Cpu(cpu) => cpu.description(),
+            Device::Hip(hip) => hip.description(),
         }
     }
 
@@ -88,7 +104,8 @@ impl Device {
         match (self, other) {
             (Device::Reference, Device::Reference) => true,
             (Device::Cpu(a), Device::Cpu(b)) => Arc::ptr_eq(a, b),
-            (Device::Reference | Device::Cpu(_), _) => false,
+            (Device::Hip(a), Device::Hip(b)) => Arc::ptr_eq(a, b),
+            (Device::Reference | Device::Cpu(_) | Device::Hip(_), _) => false,
         }
     }
 
@@ -98,6 +115,7 @@ impl Device {
         match self {
             Device::Reference => layout::unpack(tensor_type).is_some(),
             Device::Cpu(_) => Cpu::supports(tensor_type),
+            Device::Hip(_) => Hip::supports(tensor_type),
         }
     }
 }

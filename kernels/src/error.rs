@@ -2,7 +2,7 @@
 
 use gguf::TensorType;
 
-/// Why an operation was refused. Nothing has been computed or written then.
+/// Why an operation was refused. Nothing has been computed or written then, but where a GPU failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpError {
@@ -104,4 +104,15 @@ pub enum OpError {
         /// Shape, slowest dimension first.
         shape: Vec<usize>,
     },
+    /// The device does not keep keys and values in this way.
+    #[error("kv store: the {device} device does not keep keys and values as {}", found.name())]
+    KvType {
+        /// What was asked for.
+        found: crate::KvType,
+        /// The kind of the device.
+        device: &'static str,
+    },
+    /// The GPU failed or refused.
+    #[error(transparent)]
+    Hip(#[from] crate::hip::HipError),
 }

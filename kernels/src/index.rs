@@ -1,5 +1,6 @@
 //! Which token, position, blocks and logits each row of a step has.
 
+use crate::hip::{IndexMemory, Lists};
 use crate::kv::KvShape;
 use crate::{Device, OpError};
 
@@ -54,10 +55,27 @@ pub struct RowIndex {
     /// Where each table begins in `blocks`, and where the last one ends.
     table_starts: Vec<usize>,
     logit_rows: Vec<u32>,
+    /// The longest context of a row, or what it was rounded up to.
+    longest: usize,
+    /// The lists once more, where a GPU reads them.
+    memory: Option<IndexMemory>,
+}
+
+/// What two steps have in common that run the same kernels on the same places: see [`RowIndex::set_recordable`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StepShape {
+    rows: usize,
+    logit_rows: usize,
+    longest: usize,
+    /// Block numbers that there is room for.
+    max_blocks: usize,
 }
 
 /// What refusals of [`RowIndex::set`] call it.
 const OP: &str = "row index";
+
+/// Contexts are rounded up to this times a power of two.
+const CONTEXT_STEP: usize = 256;
 
 impl RowIndex {
     /// An index without rows.
@@ -71,6 +89,24 @@ impl RowIndex {
             blocks: Vec::new(),
             table_starts: vec![0],
             logit_rows: Vec::new(),
+            longest: 0,
+            memory: match device {
+                Device::Reference | Device::Cpu(_) => None,
+                Device::Hip(hip) => {
+                    let IndexLimits {
+                        max_rows,
+                        max_logit_rows,
+                        kv,
+                        ..
+                    } = limits;
+                    Some(IndexMemory::new(
+                        hip,
+                        max_rows,
+                        max_logit_rows,
+                        kv.n_blocks + 1,
+                    ))
+                }
+            },
         }
     }
 
@@ -99,8 +135,82 @@ impl RowIndex {
     ///
     /// # Errors
     /// [`OpError::Count`] for more rows than there is room for, or if there is not one place for each id; [`OpError::OutOfRange`] for an id, table, position, block (any entry of any table) or
-    /// logit row that does not exist. The rows are as they were then.
+    /// logit row that does not exist: the rows are as they were then. [`OpError::Hip`] if the device failed.
     pub fn set(&mut self, rows: StepRows<'_>) -> Result<(), OpError> {
+        self.take(rows)?;
+        self.upload()
+    }
+
+    /// As [`RowIndex::set`], with the sizes rounded up so that many steps have one shape: operations recorded for a step of that shape then compute this one. On a device that records nothing,
+    /// nothing is rounded.
+    ///
+    /// Rows that were added write to a block of the store that no table names, and what they compute is nobody's. Where there is no room for them, nothing is rounded either.
+    ///
+    /// # Errors
+    /// As [`RowIndex::set`].
+    pub fn set_recordable(&mut self, rows: StepRows<'_>) -> Result<StepShape, OpError> {
+        self.take(rows)?;
+        if self.memory.is_some() {
+            self.round_up();
+        }
+        self.upload()?;
+        Ok(StepShape {
+            rows: self.ids.len(),
+            logit_rows: self.logit_rows.len(),
+            longest: self.longest,
+            max_blocks: self.memory.as_ref().map_or(0, IndexMemory::max_blocks),
+        })
+    }
+
+    /// Adds rows and logit rows up to a size that many steps have.
+    fn round_up(&mut self) {
+        let IndexLimits {
+            max_rows,
+            max_logit_rows,
+            kv,
+            ..
+        } = self.limits;
+        self.longest = self
+            .longest
+            .next_multiple_of(CONTEXT_STEP)
+            .next_power_of_two();
+        let rows = round_rows(self.ids.len());
+        if rows <= max_rows && rows > self.ids.len() {
+            let table = to_u32(self.table_starts.len() - 1);
+            self.blocks.push(to_u32(kv.n_blocks));
+            self.table_starts.push(self.blocks.len());
+            self.ids.resize(rows, 0);
+            let position = 0;
+            self.places.resize(rows, RowPlace { table, position });
+        }
+        let logit_rows = round_rows(self.logit_rows.len());
+        if logit_rows <= max_logit_rows && !self.logit_rows.is_empty() {
+            self.logit_rows.resize(logit_rows, 0);
+        }
+    }
+
+    /// Brings the lists to where the device reads them.
+    fn upload(&mut self) -> Result<(), OpError> {
+        let Some(memory) = &mut self.memory else {
+            return Ok(());
+        };
+        if self.ids.is_empty() {
+            return Ok(());
+        }
+        let positions: Vec<u32> = self.places.iter().map(|place| place.position).collect();
+        let start = |place: &RowPlace| to_u32(self.table_starts[place.table as usize]);
+        let tables: Vec<u32> = self.places.iter().map(start).collect();
+        memory.set(Lists {
+            ids: &self.ids,
+            positions: &positions,
+            tables: &tables,
+            logit_rows: &self.logit_rows,
+            blocks: &self.blocks,
+        })?;
+        Ok(())
+    }
+
+    fn take(&mut self, rows: StepRows<'_>) -> Result<(), OpError> {
         self.check(rows)?;
         replace(&mut self.ids, rows.ids);
         replace(&mut self.places, rows.places);
@@ -112,6 +222,8 @@ impl RowIndex {
             self.blocks.extend_from_slice(table);
             self.table_starts.push(self.blocks.len());
         }
+        let contexts = rows.places.iter().map(|place| place.position as usize + 1);
+        self.longest = contexts.max().unwrap_or(0);
         Ok(())
     }
 
@@ -156,13 +268,13 @@ impl RowIndex {
         &self.limits
     }
 
-    /// Rows of the step.
+    /// Rows of the step, those included that were added to round up.
     #[must_use]
     pub fn n_rows(&self) -> usize {
         self.ids.len()
     }
 
-    /// Rows of the step of which logits are wanted.
+    /// Rows of the step of which logits are wanted, those included that were added to round up.
     #[must_use]
     pub fn n_logit_rows(&self) -> usize {
         self.logit_rows.len()
@@ -180,6 +292,16 @@ impl RowIndex {
         &self.logit_rows
     }
 
+    /// No row has a longer context.
+    pub(crate) fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// The lists in a GPU's memory.
+    pub(crate) fn memory(&self) -> Option<&IndexMemory> {
+        self.memory.as_ref()
+    }
+
     /// The block table of a row.
     pub(crate) fn table(&self, row: usize) -> &[u32] {
         let table = self.places[row].table as usize;
@@ -194,6 +316,21 @@ impl RowIndex {
             position % block_len,
         )
     }
+}
+
+/// The number of rows that steps of `rows` rows are rounded up to: few different ones, and seldom many more than are needed.
+fn round_rows(rows: usize) -> usize {
+    match rows {
+        0..=2 => rows,
+        3..=32 => rows.next_multiple_of(4),
+        33..=128 => rows.next_multiple_of(16),
+        _ => rows.next_multiple_of(64),
+    }
+}
+
+/// Counts of rows, tables and blocks are far below: each is bounded by memory that holds more than a byte for it.
+fn to_u32(n: usize) -> u32 {
+    u32::try_from(n).expect("rows and blocks are bounded by 32 bits")
 }
 
 fn replace<T: Copy>(list: &mut Vec<T>, with: &[T]) {

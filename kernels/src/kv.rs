@@ -1,6 +1,7 @@
 //! The paged key and value store, and who reads what from it.
 
 use crate::buffer::Buffer;
+use crate::hip::KvMemory;
 use crate::{Device, OpError};
 
 /// Rows of keys and values are padded to a multiple of this many numbers, so that kernels need no tail.
@@ -21,6 +22,37 @@ pub struct KvShape {
     pub head_dim_k: usize,
     /// Elements of a head of values, and of a head of the output.
     pub head_dim_v: usize,
+    /// How numbers are kept.
+    pub kv_type: KvType,
+}
+
+/// How a store keeps its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvType {
+    /// IEEE half precision: half of the memory and of what attention reads.
+    F16,
+    /// As they are computed.
+    F32,
+}
+
+impl KvType {
+    /// Bytes of a number.
+    #[must_use]
+    pub fn number_bytes(self) -> usize {
+        match self {
+            KvType::F16 => 2,
+            KvType::F32 => 4,
+        }
+    }
+
+    /// As `--kv-type` spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            KvType::F16 => "f16",
+            KvType::F32 => "f32",
+        }
+    }
 }
 
 impl KvShape {
@@ -31,12 +63,12 @@ impl KvShape {
             .layer_block_len(self.head_dim_k)?
             .checked_add(self.layer_block_len(self.head_dim_v)?)?;
         per_layer
-            .checked_mul(size_of::<f32>())?
+            .checked_mul(self.kv_type.number_bytes())?
             .checked_mul(self.n_layers)
     }
 
     /// Numbers of one block of one layer, for heads of `head_dim` elements.
-    fn layer_block_len(&self, head_dim: usize) -> Option<usize> {
+    pub(crate) fn layer_block_len(&self, head_dim: usize) -> Option<usize> {
         head_dim
             .checked_next_multiple_of(ROW_MULTIPLE)?
             .checked_mul(self.block_len)?
@@ -55,14 +87,17 @@ impl KvShape {
     }
 }
 
-/// Keys and values of all layers in blocks, in f32.
+/// Keys and values of all layers in blocks.
 ///
 /// Blocks belong to nobody here: who may write which is the caller's business. Fresh blocks hold zeros.
 #[derive(Debug)]
 pub struct KvStore {
     device: Device,
     shape: KvShape,
+    /// In memory that the processor reaches; else empty.
     layers: Vec<KvLayer>,
+    /// In a GPU's memory.
+    memory: Option<KvMemory>,
 }
 
 /// One layer's blocks: keys and values are `[n_blocks, n_kv_heads, block_len, padded head_dim]`, so that a head reads its positions in one stream.
@@ -73,10 +108,10 @@ pub(crate) struct KvLayer {
 }
 
 impl KvStore {
-    /// Allocates the store; blocks take physical memory when they are first written.
+    /// Allocates the store; in memory of the processor, blocks take physical memory when they are first written.
     ///
     /// # Errors
-    /// [`OpError::Memory`] if the machine has no such memory, [`OpError::Shape`] if a block would be empty; both with the shape's fields in their order.
+    /// [`OpError::Memory`] or [`OpError::Hip`] if there is no such memory, [`OpError::KvType`] if the device does not keep numbers so, [`OpError::Shape`] if a block would be empty; both with the shape's fields in their order.
     pub fn new(device: &Device, shape: KvShape) -> Result<KvStore, OpError> {
         if [
             shape.block_len,
@@ -96,6 +131,16 @@ impl KvStore {
         let no_memory = || OpError::Memory {
             shape: shape.as_vec(),
         };
+        let memory = match device {
+            Device::Reference | Device::Cpu(_) if shape.kv_type == KvType::F16 => {
+                return Err(OpError::KvType {
+                    found: shape.kv_type,
+                    device: device.kind(),
+                });
+            }
+            Device::Reference | Device::Cpu(_) => None,
+            Device::Hip(hip) => Some(KvMemory::zeros(hip, &shape)?.ok_or_else(no_memory)?),
+        };
         let buffer = |head_dim| -> Option<Buffer<f32>> {
             Buffer::zeros(
                 shape
@@ -109,13 +154,15 @@ impl KvStore {
                 values: buffer(shape.head_dim_v)?,
             })
         };
-        let layers = (0..shape.n_layers)
+        let host_layers = if memory.is_some() { 0 } else { shape.n_layers };
+        let layers = (0..host_layers)
             .map(|_| layer().ok_or_else(no_memory))
             .collect::<Result<_, _>>()?;
         Ok(KvStore {
             device: device.clone(),
             shape,
             layers,
+            memory,
         })
     }
 
@@ -129,6 +176,11 @@ impl KvStore {
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// The store in a GPU's memory.
+    pub(crate) fn memory(&self) -> Option<&KvMemory> {
+        self.memory.as_ref()
     }
 
     pub(crate) fn layer(&self, layer: usize) -> &KvLayer {

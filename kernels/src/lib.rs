@@ -24,6 +24,9 @@ mod tensor;
 
 mod index;
 mod kv;
+mod picks;
+mod readout;
+mod recording;
 mod rope;
 
 pub mod ops;
@@ -38,9 +41,13 @@ mod reference;
 
 pub use device::{Device, DeviceError};
 pub use error::OpError;
-pub use index::{IndexLimits, RowIndex, RowPlace, StepRows};
-pub use kv::{KvShape, KvStore};
+pub use hip::HipOptions;
+pub use index::{IndexLimits, RowIndex, RowPlace, StepRows, StepShape};
+pub use kv::{KvShape, KvStore, KvType};
 pub use ops::{Activation, AttentionParams, Linear};
+pub use picks::Picks;
+pub use readout::Readout;
+pub use recording::Recording;
 pub use rope::{RopeKind, RopeParams, RopeScaling, RopeTable};
 pub use tensor::{Owner, Tensor};
 

@@ -68,6 +68,12 @@ pub enum HipError {
         /// What the GPU runs.
         architecture: String,
     },
+    /// There is no kernel for an operation.
+    #[error("{op}: no kernel for this on a GPU")]
+    NoKernel {
+        /// The operation.
+        op: &'static str,
+    },
     /// A name that HIP cannot take: it holds a zero byte.
     #[error("{name:?} holds a zero byte")]
     Name {

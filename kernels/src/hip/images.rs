@@ -16,3 +16,12 @@ pub fn image_for(architecture: &str) -> Option<&'static [u8]> {
         _ => None,
     }
 }
+
+/// What an image holds, for people.
+pub(super) fn kind_of(image: &[u8]) -> &'static str {
+    match image {
+        [0x7f, b'E', b'L', b'F', ..] => "object code",
+        [b'_', b'_', b'C', b'L', ..] => "bundle of object code",
+        _ => "PTX",
+    }
+}

@@ -10,20 +10,37 @@
 //! - **Nothing waits for the device** but what says so: [`Event::synchronize`], [`InFlight::wait`], [`Stream::synchronize`] and dropping a [`Stream`].
 
 #![expect(
+    dead_code,
+    reason = "lists, forms and stores are read by operations whose kernels are still to come"
+)]
+#![expect(
     unsafe_code,
     reason = "calls into the HIP library; each block says why it is sound"
 )]
 
+mod activations;
+mod device;
 mod error;
 mod images;
+mod index;
 pub mod launch;
+mod ops;
+mod readback;
 mod result;
 mod safe;
+mod store;
 mod sys;
+mod weight;
 
+pub(crate) use activations::Activations;
+pub use device::{Hip, HipOptions};
 pub use error::HipError;
 pub use images::image_for;
+pub(crate) use index::{IndexMemory, Lists};
+pub(crate) use readback::{PickMemory, RowReader};
 pub use safe::{
     Arena, Args, Event, Function, Gpu, Graph, Grid, InFlight, Library, Memory, Module, Pinned,
     Place, Ranges, Ring, RingWorker, Stream, View,
 };
+pub(crate) use store::KvMemory;
+pub(crate) use weight::Weight;

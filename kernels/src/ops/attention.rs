@@ -72,26 +72,26 @@ pub fn rope_and_write(
             found: q.shape().to_vec(),
         });
     }
-    let v = check.activations("v", v)?;
     let device = store.device().clone();
+    if let Device::Hip(hip) = &device {
+        let v = check.resident("v", v)?;
+        let (q, k) = (check.resident_mut("q", q)?, check.resident_mut("k", k)?);
+        return Ok(hip.rope_and_write(rows, rope, [q, k], v, (store, layer))?);
+    }
     {
         let (q, k) = (
             check.activations_mut("q", q)?,
             check.activations_mut("k", k)?,
         );
         let places = rows.places();
-        match &device {
-            Device::Reference => {
-                reference::rope(q, places, rope, n_heads);
-                reference::rope(k, places, rope, shape.n_kv_heads);
-            }
-            Device::Cpu(cpu) => {
-                cpu.rope(q, places, rope, n_heads);
-                cpu.rope(k, places, rope, shape.n_kv_heads);
-            }
-        }
+        let turn = |x: &mut [f32], n_heads| match &device {
+            Device::Cpu(cpu) => cpu.rope(x, places, rope, n_heads),
+            Device::Reference | Device::Hip(_) => reference::rope(x, places, rope, n_heads),
+        };
+        turn(q, n_heads);
+        turn(k, shape.n_kv_heads);
     }
-    let k = check.activations("k", k)?;
+    let (k, v) = (check.activations("k", k)?, check.activations("v", v)?);
     let layer = store.layer_mut(layer);
     for row in 0..n_rows {
         layer.write(&shape, rows.slot(row), k.row(row), v.row(row));
@@ -128,17 +128,44 @@ pub fn attention(
     check.layer(&shape, layer)?;
     let n_heads = query_heads(check, q, rows.n_rows(), &shape)?;
     check.shape("out", out, &[rows.n_rows(), n_heads * shape.head_dim_v])?;
+    if let Some(sinks) = params.sinks {
+        check.same_device(store.device(), &[("sinks", sinks.device())])?;
+        check.vector_shape("sinks", sinks, n_heads)?;
+    }
+    match store.device() {
+        Device::Reference => {
+            let job = job(check, rows, q, store, layer, params)?;
+            reference::attention(job, check.activations_mut("out", out)?);
+        }
+        Device::Cpu(cpu) => {
+            let job = job(check, rows, q, store, layer, params)?;
+            cpu.attention(job, check.activations_mut("out", out)?);
+        }
+        Device::Hip(hip) => {
+            let (q, out) = (check.resident("q", q)?, check.resident_mut("out", out)?);
+            hip.attention(rows, q, (store, layer), params, out)?;
+        }
+    }
+    Ok(())
+}
+
+/// Attention as the processor takes it, of operands that were checked.
+fn job<'a>(
+    check: Check,
+    rows: &'a RowIndex,
+    q: &'a Tensor,
+    store: &'a KvStore,
+    layer: usize,
+    params: AttentionParams<'a>,
+) -> Result<AttentionJob<'a>, OpError> {
+    let shape = *store.shape();
+    let q = check.activations("q", q)?;
+    let n_heads = q.cols / shape.head_dim_k;
     let sinks = params
         .sinks
-        .map(|sinks| {
-            check.same_device(store.device(), &[("sinks", sinks.device())])?;
-            check.vector("sinks", sinks, n_heads)
-        })
-        .transpose()?;
-    let q = check.activations("q", q)?.data;
-    let out = check.activations_mut("out", out)?;
-    let job = AttentionJob {
-        q,
+        .map(|sinks| check.vector("sinks", sinks, n_heads));
+    Ok(AttentionJob {
+        q: q.data,
         n_heads,
         layer: store.layer(layer),
         shape,
@@ -146,13 +173,8 @@ pub fn attention(
         scale: params.scale,
         window: params.window.map_or(usize::MAX, NonZeroUsize::get),
         soft_cap: params.soft_cap,
-        sinks,
-    };
-    match store.device() {
-        Device::Reference => reference::attention(job, out),
-        Device::Cpu(cpu) => cpu.attention(job, out),
-    }
-    Ok(())
+        sinks: sinks.transpose()?,
+    })
 }
 
 /// The number of query heads: each head of keys and values serves the same number of them.

@@ -3,7 +3,7 @@
 use gguf::TensorType;
 
 use crate::operands::{Activations, Matrix, Vector};
-use crate::{Device, KvShape, OpError, RowIndex, Tensor};
+use crate::{Device, KvShape, OpError, RowIndex, Tensor, hip};
 
 /// Checks of one operation: its name is in every refusal.
 #[derive(Clone, Copy)]
@@ -62,24 +62,6 @@ impl Check {
         }
     }
 
-    /// That a list has one entry for each row.
-    pub(super) fn count(
-        self,
-        operand: &'static str,
-        expected: usize,
-        found: usize,
-    ) -> Result<(), OpError> {
-        if expected == found {
-            return Ok(());
-        }
-        Err(OpError::Count {
-            op: self.0,
-            operand,
-            expected,
-            found,
-        })
-    }
-
     /// That an index was made for a store of this size.
     pub(super) fn index(self, rows: &RowIndex, shape: &KvShape) -> Result<(), OpError> {
         let made_for = rows.limits().kv;
@@ -112,26 +94,35 @@ impl Check {
         })
     }
 
-    /// A matrix of a type that the device supports.
+    /// That a tensor is a matrix of a type that the device supports: `[n_rows, row_len]`.
+    pub(super) fn matrix_shape(
+        self,
+        operand: &'static str,
+        tensor: &Tensor,
+    ) -> Result<[usize; 2], OpError> {
+        let shape = self.two_dims(operand, tensor)?;
+        if tensor.device().supports(tensor.tensor_type()) {
+            return Ok(shape);
+        }
+        Err(OpError::TensorType {
+            op: self.0,
+            operand,
+            found: tensor.tensor_type(),
+        })
+    }
+
+    /// A matrix of a type that the device supports, on the processor.
     pub(super) fn matrix<'a>(
         self,
         operand: &'static str,
         tensor: &'a Tensor,
     ) -> Result<Matrix<'a>, OpError> {
-        let [n_rows, row_len] = self.two_dims(operand, tensor)?;
-        let tensor_type = tensor.tensor_type();
-        if !tensor.device().supports(tensor_type) {
-            return Err(OpError::TensorType {
-                op: self.0,
-                operand,
-                found: tensor_type,
-            });
-        }
-        let bytes = tensor.bytes();
+        let [n_rows, row_len] = self.matrix_shape(operand, tensor)?;
+        let bytes = tensor.bytes().expect(ON_PROCESSOR);
         // Every tensor's bytes were held against its shape when it was made.
         let row_bytes = bytes.len().checked_div(n_rows).unwrap_or(0);
         Ok(Matrix {
-            tensor_type,
+            tensor_type: tensor.tensor_type(),
             n_rows,
             row_len,
             row_bytes,
@@ -139,47 +130,87 @@ impl Check {
         })
     }
 
-    /// Activations to read, of two dimensions.
+    /// Activations to read, of two dimensions, on the processor.
     pub(super) fn activations<'a>(
         self,
         operand: &'static str,
         tensor: &'a Tensor,
     ) -> Result<Activations<'a>, OpError> {
         let [_, cols] = self.two_dims(operand, tensor)?;
-        let data = tensor.owned_f32().ok_or(OpError::NotOwned {
-            op: self.0,
-            operand,
-        })?;
+        let data = tensor.owned_f32().ok_or(self.not_owned(operand))?;
         Ok(Activations { cols, data })
     }
 
-    /// Activations to write.
+    /// Activations to write, on the processor.
     pub(super) fn activations_mut<'a>(
         self,
         operand: &'static str,
         tensor: &'a mut Tensor,
     ) -> Result<&'a mut [f32], OpError> {
-        tensor.as_f32_mut().ok_or(OpError::NotOwned {
+        tensor.as_f32_mut().ok_or(self.not_owned(operand))
+    }
+
+    /// Activations to read, on a GPU.
+    pub(super) fn resident<'a>(
+        self,
+        operand: &'static str,
+        tensor: &'a Tensor,
+    ) -> Result<&'a hip::Activations, OpError> {
+        tensor.resident().ok_or(self.not_owned(operand))
+    }
+
+    /// Activations to write, on a GPU.
+    pub(super) fn resident_mut<'a>(
+        self,
+        operand: &'static str,
+        tensor: &'a mut Tensor,
+    ) -> Result<&'a mut hip::Activations, OpError> {
+        tensor.resident_mut().ok_or(self.not_owned(operand))
+    }
+
+    fn not_owned(self, operand: &'static str) -> OpError {
+        OpError::NotOwned {
             op: self.0,
             operand,
+        }
+    }
+
+    /// That a tensor is a vector of `len` f32 numbers.
+    pub(super) fn vector_shape(
+        self,
+        operand: &'static str,
+        tensor: &Tensor,
+        len: usize,
+    ) -> Result<(), OpError> {
+        self.shape(operand, tensor, &[len])?;
+        if tensor.tensor_type() == TensorType::F32 {
+            return Ok(());
+        }
+        Err(OpError::TensorType {
+            op: self.0,
+            operand,
+            found: tensor.tensor_type(),
         })
     }
 
-    /// A vector of `len` f32 numbers.
+    /// A vector of `len` f32 numbers, on the processor.
     pub(super) fn vector<'a>(
         self,
         operand: &'static str,
         tensor: &'a Tensor,
         len: usize,
     ) -> Result<Vector<'a>, OpError> {
-        self.shape(operand, tensor, &[len])?;
-        if tensor.tensor_type() != TensorType::F32 {
-            return Err(OpError::TensorType {
-                op: self.0,
-                operand,
-                found: tensor.tensor_type(),
-            });
-        }
-        Ok(Vector(tensor.bytes().as_chunks().0))
+        self.vector_shape(operand, tensor, len)?;
+        let bytes = tensor.bytes().expect(ON_PROCESSOR);
+        Ok(Vector(bytes.as_chunks().0))
     }
 }
+
+/// A weight, or a tensor of whatever kind, in a GPU's memory.
+pub(super) fn on_gpu(tensor: &Tensor) -> &hip::View {
+    tensor
+        .device_view()
+        .expect("the tensor's device was matched: it is a GPU")
+}
+
+const ON_PROCESSOR: &str = "the tensor's device was matched: it is the processor";

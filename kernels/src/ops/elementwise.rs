@@ -1,6 +1,6 @@
 //! Operations that look at one row, or one element, at a time.
 
-use super::check::Check;
+use super::check::{Check, on_gpu};
 use crate::{Device, OpError, Tensor, reference};
 
 /// The non-linear function of a feed-forward network.
@@ -22,14 +22,35 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32, out: &mut Tensor) -> Resu
         x.device(),
         &[("weight", weight.device()), ("out", out.device())],
     )?;
-    let [_, cols] = check.two_dims("x", x)?;
-    let weight = check.vector("weight", weight, cols)?;
+    let shape = check.two_dims("x", x)?;
+    let [_, cols] = shape;
+    check.vector_shape("weight", weight, cols)?;
     check.shape("out", out, x.shape())?;
-    let activations = check.activations("x", x)?;
-    let out = check.activations_mut("out", out)?;
     match x.device() {
-        Device::Reference => reference::rms_norm(activations, weight, eps, out),
-        Device::Cpu(cpu) => cpu.rms_norm(activations, weight, eps, out),
+        Device::Reference => {
+            let (x, weight) = (
+                check.activations("x", x)?,
+                check.vector("weight", weight, cols)?,
+            );
+            reference::rms_norm(x, weight, eps, check.activations_mut("out", out)?);
+        }
+        Device::Cpu(cpu) => {
+            let (x, weight) = (
+                check.activations("x", x)?,
+                check.vector("weight", weight, cols)?,
+            );
+            cpu.rms_norm(x, weight, eps, check.activations_mut("out", out)?);
+        }
+        Device::Hip(hip) => {
+            let x = check.resident("x", x)?;
+            hip.rms_norm(
+                shape,
+                x,
+                on_gpu(weight),
+                eps,
+                check.resident_mut("out", out)?,
+            )?;
+        }
     }
     Ok(())
 }
@@ -41,12 +62,21 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32, out: &mut Tensor) -> Resu
 pub fn add(x: &mut Tensor, y: &Tensor) -> Result<(), OpError> {
     let check = Check("add");
     let device = check.same_device(y.device(), &[("x", x.device())])?;
-    let activations = check.activations("y", y)?;
     check.shape("x", x, y.shape())?;
-    let x = check.activations_mut("x", x)?;
+    let shape = check.two_dims("y", y)?;
     match device {
-        Device::Reference => reference::add(x, activations.data),
-        Device::Cpu(cpu) => cpu.add(x, activations.data),
+        Device::Reference => {
+            let y = check.activations("y", y)?;
+            reference::add(check.activations_mut("x", x)?, y.data);
+        }
+        Device::Cpu(cpu) => {
+            let y = check.activations("y", y)?;
+            cpu.add(check.activations_mut("x", x)?, y.data);
+        }
+        Device::Hip(hip) => {
+            let y = check.resident("y", y)?;
+            hip.add(shape, check.resident_mut("x", x)?, y)?;
+        }
     }
     Ok(())
 }
@@ -63,14 +93,30 @@ pub fn activate(
 ) -> Result<(), OpError> {
     let check = Check("activate");
     let device = check.same_device(gate.device(), &[("up", up.device()), ("out", out.device())])?;
-    let gate_rows = check.activations("gate", gate)?;
+    let shape = check.two_dims("gate", gate)?;
     check.shape("up", up, gate.shape())?;
     check.shape("out", out, gate.shape())?;
-    let up = check.activations("up", up)?;
-    let out = check.activations_mut("out", out)?;
     match device {
-        Device::Reference => reference::activate(gate_rows.data, up.data, activation, out),
-        Device::Cpu(cpu) => cpu.activate(gate_rows.data, up.data, activation, out),
+        Device::Reference => {
+            let (gate, up) = (
+                check.activations("gate", gate)?,
+                check.activations("up", up)?,
+            );
+            let out = check.activations_mut("out", out)?;
+            reference::activate(gate.data, up.data, activation, out);
+        }
+        Device::Cpu(cpu) => {
+            let (gate, up) = (
+                check.activations("gate", gate)?,
+                check.activations("up", up)?,
+            );
+            let out = check.activations_mut("out", out)?;
+            cpu.activate(gate.data, up.data, activation, out);
+        }
+        Device::Hip(hip) => {
+            let (gate, up) = (check.resident("gate", gate)?, check.resident("up", up)?);
+            hip.activate(shape, gate, up, activation, check.resident_mut("out", out)?)?;
+        }
     }
     Ok(())
 }

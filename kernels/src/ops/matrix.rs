@@ -1,7 +1,7 @@
 //! Operations that read matrices: embedding, products, gathering rows.
 
 use super::check::Check;
-use crate::operands::{Activations, Keep, Matrix, Product, Vector};
+use crate::operands::{Keep, Matrix, Product, Vector};
 use crate::ops::Activation;
 use crate::{Device, OpError, RowIndex, Tensor, layout, reference};
 
@@ -33,25 +33,27 @@ pub fn embed(rows: &RowIndex, table: &Tensor, out: &mut Tensor) -> Result<(), Op
         table.device(),
         &[("rows", rows.device()), ("out", out.device())],
     )?;
-    let matrix = check.matrix("table", table)?;
-    check.shape("out", out, &[rows.n_rows(), matrix.row_len])?;
-    if rows.limits().n_vocab > matrix.n_rows {
+    let [n_vocab, row_len] = check.matrix_shape("table", table)?;
+    check.shape("out", out, &[rows.n_rows(), row_len])?;
+    if rows.limits().n_vocab > n_vocab {
         return Err(OpError::Index {
             op: check.0,
             what: "n_vocab",
             expected: rows.limits().n_vocab,
-            found: matrix.n_rows,
+            found: n_vocab,
         });
     }
-    let unpack = unpack(check, "table", &matrix)?;
-    let out = check.activations_mut("out", out)?;
     match table.device() {
         // A handful of rows: unpacking them one by one is as fast as memory gives them.
         Device::Reference | Device::Cpu(_) => {
-            for (row, &id) in out.chunks_exact_mut(matrix.row_len).zip(rows.ids()) {
+            let matrix = check.matrix("table", table)?;
+            let unpack = unpack(check, "table", &matrix)?;
+            let out = check.activations_mut("out", out)?;
+            for (row, &id) in out.chunks_exact_mut(row_len).zip(rows.ids()) {
                 unpack(matrix.row(id as usize), row);
             }
         }
+        Device::Hip(hip) => hip.embed(rows, table, check.resident_mut("out", out)?)?,
     }
     Ok(())
 }
@@ -109,48 +111,65 @@ pub fn gated(
 ) -> Result<(), OpError> {
     let check = Check("gated");
     let device = check.same_device(x.device(), &[("out", out.device())])?;
-    let linears = [
-        checked(check, "gate", gate, x)?,
-        checked(check, "up", up, x)?,
-    ];
-    let [rows, _] = check.two_dims("x", x)?;
+    let [rows, n_out] = linear_shape(check, "gate", gate, x)?;
+    linear_shape(check, "up", up, x)?;
     check.shape("up", up.weight, gate.weight.shape())?;
-    check.shape("out", out, &[rows, gate.weight.n_rows()])?;
-    let x = check.activations("x", x)?;
-    let out = check.activations_mut("out", out)?;
+    check.shape("out", out, &[rows, n_out])?;
     match device {
         Device::Reference => {
+            let x = check.activations("x", x)?;
+            let out = check.activations_mut("out", out)?;
             let (mut gates, mut ups) = (vec![0.0; out.len()], vec![0.0; out.len()]);
-            for ((weight, bias), out) in linears.into_iter().zip([&mut gates, &mut ups]) {
+            for (linear, out) in [(gate, &mut gates), (up, &mut ups)] {
+                let (weight, bias) = operand(check, linear)?;
                 let product = Product::replacing(weight, bias, out);
                 reference::matmul(product, unpack(check, "weight", &weight)?, x);
             }
             reference::activate(&gates, &ups, activation, out);
         }
-        Device::Cpu(cpu) => cpu.gated(x, linears, activation, out),
+        Device::Cpu(cpu) => {
+            let linears = [operand(check, gate)?, operand(check, up)?];
+            let x = check.activations("x", x)?;
+            cpu.gated(x, linears, activation, check.activations_mut("out", out)?);
+        }
+        Device::Hip(hip) => {
+            let x = check.resident("x", x)?;
+            hip.gated(
+                rows,
+                x,
+                [gate, up],
+                activation,
+                check.resident_mut("out", out)?,
+            )?;
+        }
     }
     Ok(())
 }
 
-/// A matrix with its bias, as a device takes them.
-type Operand<'a> = (Matrix<'a>, Option<Vector<'a>>);
-
-/// Holds a matrix and its bias against the activations.
-fn checked<'a>(
+/// Holds a matrix and its bias against the activations: `[rows, n_out]` of their product.
+fn linear_shape(
     check: Check,
     operand: &'static str,
-    linear: Linear<'a>,
+    linear: Linear<'_>,
     x: &Tensor,
-) -> Result<Operand<'a>, OpError> {
-    check.same_device(linear.weight.device(), &[("x", x.device())])?;
-    let weight = check.matrix(operand, linear.weight)?;
-    unpack(check, operand, &weight)?;
+) -> Result<[usize; 2], OpError> {
+    let device = check.same_device(linear.weight.device(), &[("x", x.device())])?;
+    let [n_out, n_in] = check.matrix_shape(operand, linear.weight)?;
     let [rows, _] = check.two_dims("x", x)?;
-    check.shape("x", x, &[rows, weight.row_len])?;
-    let bias = linear.bias.map(|bias| {
-        check.same_device(linear.weight.device(), &[("bias", bias.device())])?;
-        check.vector("bias", bias, weight.n_rows)
-    });
+    check.shape("x", x, &[rows, n_in])?;
+    if let Some(bias) = linear.bias {
+        check.same_device(device, &[("bias", bias.device())])?;
+        check.vector_shape("bias", bias, n_out)?;
+    }
+    Ok([rows, n_out])
+}
+
+/// A matrix and its bias as the processor takes them.
+fn operand(check: Check, linear: Linear<'_>) -> Result<(Matrix<'_>, Option<Vector<'_>>), OpError> {
+    let weight = check.matrix("weight", linear.weight)?;
+    let bias = linear
+        .bias
+        .map(|bias| check.vector("bias", bias, weight.n_rows));
     Ok((weight, bias.transpose()?))
 }
 
@@ -160,13 +179,45 @@ fn products<const N: usize>(
     keep: Keep,
     outs: [(Linear, &mut Tensor); N],
 ) -> Result<(), OpError> {
-    let [rows, _] = check.two_dims("x", x)?;
-    let activations = check.activations("x", x)?;
+    for (linear, out) in &outs {
+        let shape = linear_shape(check, "weight", *linear, x)?;
+        check.same_device(linear.weight.device(), &[("out", out.device())])?;
+        check.shape("out", out, &shape)?;
+    }
+    match x.device() {
+        Device::Reference => {
+            let x = check.activations("x", x)?;
+            for product in on_processor(check, keep, outs)? {
+                let unpack = unpack(check, "weight", &product.weight)?;
+                reference::matmul(product, unpack, x);
+            }
+        }
+        Device::Cpu(cpu) => {
+            let products = on_processor(check, keep, outs)?;
+            cpu.matmul(check.activations("x", x)?, products);
+        }
+        Device::Hip(hip) => {
+            let [rows, _] = check.two_dims("x", x)?;
+            let x = check.resident("x", x)?;
+            let mut products = Vec::with_capacity(N);
+            for (linear, out) in outs {
+                products.push((linear, check.resident_mut("out", out)?));
+            }
+            hip.products(rows, x, keep, products)?;
+        }
+    }
+    Ok(())
+}
+
+/// Products as the processor takes them.
+fn on_processor<'a, const N: usize>(
+    check: Check,
+    keep: Keep,
+    outs: [(Linear<'a>, &'a mut Tensor); N],
+) -> Result<Vec<Product<'a>>, OpError> {
     let mut products = Vec::with_capacity(N);
     for (linear, out) in outs {
-        let (weight, bias) = checked(check, "weight", linear, x)?;
-        check.same_device(linear.weight.device(), &[("out", out.device())])?;
-        check.shape("out", out, &[rows, weight.n_rows])?;
+        let (weight, bias) = operand(check, linear)?;
         let out = check.activations_mut("out", out)?;
         products.push(Product {
             weight,
@@ -175,16 +226,7 @@ fn products<const N: usize>(
             out,
         });
     }
-    match x.device() {
-        Device::Reference => {
-            for product in products {
-                let unpack = unpack(check, "weight", &product.weight)?;
-                reference::matmul(product, unpack, activations);
-            }
-        }
-        Device::Cpu(cpu) => cpu.matmul(activations, products),
-    }
-    Ok(())
+    Ok(products)
 }
 
 /// How the rows of a matrix are read one by one.
@@ -211,13 +253,17 @@ pub fn gather_rows(rows: &RowIndex, x: &Tensor, out: &mut Tensor) -> Result<(), 
     let [_, cols] = check.two_dims("x", x)?;
     check.shape("x", x, &[rows.n_rows(), cols])?;
     check.shape("out", out, &[rows.n_logit_rows(), cols])?;
-    let Activations { data, .. } = check.activations("x", x)?;
-    let out = check.activations_mut("out", out)?;
     match x.device() {
         Device::Reference | Device::Cpu(_) => {
+            let data = check.activations("x", x)?.data;
+            let out = check.activations_mut("out", out)?;
             for (out, &row) in out.chunks_exact_mut(cols).zip(rows.logit_rows()) {
                 out.copy_from_slice(&data[row as usize * cols..][..cols]);
             }
+        }
+        Device::Hip(hip) => {
+            let x = check.resident("x", x)?;
+            hip.gather_rows(rows, cols, x, check.resident_mut("out", out)?)?;
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use kernels::{AttentionParams, Device, KvShape, KvStore, Tensor, ops};
+use kernels::{AttentionParams, Device, KvShape, KvStore, KvType, Tensor, ops};
 
 use crate::support::{
     Random, compare, devices, must, must_fail, placed, positions, tensor, write_kv, zeros,
@@ -70,6 +70,7 @@ fn plain_cases() -> Vec<Case> {
         n_kv_heads,
         head_dim_k,
         head_dim_v,
+        kv_type: KvType::F32,
     };
     let case = Case {
         n_heads: 1,
@@ -238,6 +239,7 @@ fn a_missing_position_is_seen() {
         n_kv_heads: 1,
         head_dim_k: 8,
         head_dim_v: 8,
+        kv_type: KvType::F32,
     };
     for device in devices() {
         let mut store = KvStore::new(&device, shape).expect("small");

@@ -2,8 +2,8 @@
 
 use gguf::TensorType;
 use kernels::{
-    Activation, AttentionParams, Device, KvShape, KvStore, RopeKind, RopeParams, RopeScaling,
-    RopeTable, RowPlace, Tensor, ops,
+    Activation, AttentionParams, Device, KvShape, KvStore, KvType, RopeKind, RopeParams,
+    RopeScaling, RopeTable, RowPlace, Tensor, ops,
 };
 
 use crate::support::{
@@ -126,6 +126,7 @@ fn odd_scores_end_in_something() {
         n_kv_heads: 1,
         head_dim_k: 3,
         head_dim_v: 3,
+        kv_type: KvType::F32,
     };
     for device in all_devices() {
         let mut store = KvStore::new(&device, shape).expect("small");
@@ -159,6 +160,7 @@ fn large_scores_neither_overflow_nor_vanish() {
         n_kv_heads: 1,
         head_dim_k: 1,
         head_dim_v: 1,
+        kv_type: KvType::F32,
     };
     for device in all_devices() {
         let mut store = KvStore::new(&device, shape).expect("small");

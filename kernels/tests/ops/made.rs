@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gguf::TensorType;
-use kernels::{Device, KvShape, KvStore, OpError, Owner, Tensor};
+use kernels::{Device, KvShape, KvStore, KvType, OpError, Owner, Tensor};
 
 use crate::support::{all_devices, refused, tensor, zeros};
 
@@ -14,6 +14,7 @@ const SHAPE: KvShape = KvShape {
     n_kv_heads: 2,
     head_dim_k: 8,
     head_dim_v: 6,
+    kv_type: KvType::F32,
 };
 
 #[test]

@@ -4,8 +4,8 @@ use gguf::TensorType;
 use kernels::{Activation, Device, Linear, Tensor, ops};
 
 use crate::support::{
-    Mismatch, Random, TYPES, bits, compare, devices, is_quantised, must, must_fail, packed, tensor,
-    tokens, view, weight, zeros,
+    Mismatch, Random, TYPES, bits, compare, devices, is_quantised, must, must_fail, packed, picked,
+    tensor, tokens, view, weight, zeros,
 };
 
 /// Rows of activations, outputs, inputs: single ones, either side of a vector, of a group, of a tile, of a block of rows and of a panel.
@@ -393,11 +393,7 @@ fn argmax_matches_reference() {
             let numbers: Vec<f32> = (0..6 * n_vocab)
                 .map(|_| [f32::NAN, -1.0, 0.5, 0.75, f32::NEG_INFINITY][random.below(5)])
                 .collect();
-            let best = |device: &Device| {
-                let mut best = [0; 6];
-                ops::argmax(&tensor(device, &[6, n_vocab], &numbers), &mut best).expect("six rows");
-                best
-            };
+            let best = |device: &Device| picked(&tensor(device, &[6, n_vocab], &numbers));
             assert_eq!(
                 best(&device),
                 best(&Device::reference()),

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use gguf::TensorType;
 use kernels::{
-    Activation, AttentionParams, Device, KvShape, KvStore, Linear, RopeKind, RopeParams,
+    Activation, AttentionParams, Device, KvShape, KvStore, KvType, Linear, RopeKind, RopeParams,
     RopeScaling, RopeTable, RowIndex, RowPlace, StepRows, Tensor, ops,
 };
 use proptest::prelude::*;
@@ -168,6 +168,7 @@ impl Layer {
             n_kv_heads: KV_HEADS,
             head_dim_k: self.head_dim,
             head_dim_v: self.head_dim,
+            kv_type: KvType::F32,
         };
         let mut store = KvStore::new(self.device(), shape).expect("small");
         let mut free = Random::new(seed).shuffled(n_blocks);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use gguf::TensorType;
 use half::{bf16, f16};
 use kernels::{
-    Device, KvShape, KvStore, OpError, Owner, RopeKind, RopeParams, RopeScaling, RopeTable,
-    RowIndex, RowPlace, StepRows, Tensor, ops,
+    Device, KvShape, KvStore, KvType, OpError, Owner, Picks, RopeKind, RopeParams, RopeScaling,
+    RopeTable, RowIndex, RowPlace, StepRows, Tensor, ops,
 };
 
 /// Devices whose answers are compared with the reference's: each instruction set that this machine has, and the best with several threads.
@@ -194,6 +194,7 @@ pub(crate) const NO_STORE: KvShape = KvShape {
     n_kv_heads: 1,
     head_dim_k: 1,
     head_dim_v: 1,
+    kv_type: KvType::F32,
 };
 
 /// An index of tokens, all of them at the first position of their sequence.
@@ -297,6 +298,14 @@ pub(crate) fn write_kv(rows: &RowIndex, store: &mut KvStore, layer: usize, [k, v
     let mut v = tensor(&device, &[n_rows, v_len], v);
     ops::rope_and_write(rows, &no_rope(), [&mut q, &mut k, &mut v], store, layer)
         .expect("shapes agree");
+}
+
+/// The most likely token of each row.
+pub(crate) fn picked(logits: &Tensor) -> Vec<u32> {
+    let rows = logits.shape()[0];
+    let mut picks = Picks::new(logits.device(), rows).expect("small");
+    ops::argmax(logits, &mut picks).expect("as many rows");
+    picks.read(rows).expect("chosen").to_vec()
 }
 
 /// How far a result may be from the reference's: `abs + rel · scale`, where the scale of an element is what the caller says, or its own magnitude.

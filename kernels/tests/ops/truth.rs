@@ -1,12 +1,12 @@
 //! The reference device against numbers worked out by hand: everything else is compared with it.
 
 use kernels::{
-    Activation, AttentionParams, Device, KvShape, KvStore, Linear, RopeKind, RopeParams,
+    Activation, AttentionParams, Device, KvShape, KvStore, KvType, Linear, RopeKind, RopeParams,
     RopeScaling, RopeTable, Tensor, ops,
 };
 
 use crate::support::{
-    Tolerance, check_close, must, placed, positions, roped, tensor, tokens, write_kv, zeros,
+    Tolerance, check_close, must, picked, placed, positions, roped, tensor, tokens, write_kv, zeros,
 };
 
 fn check(found: &Tensor, expected: &[f32]) {
@@ -169,6 +169,7 @@ fn attention_averages_what_it_may_see() {
         n_kv_heads: 1,
         head_dim_k: 1,
         head_dim_v: 2,
+        kv_type: KvType::F32,
     };
     let rows = placed(&device, shape, &[&[2, 0]], &positions(0, 0, 3)).expect("places exist");
     let mut store = KvStore::new(&device, shape).expect("small");
@@ -267,7 +268,6 @@ fn argmax_is_the_first_of_the_largest() {
         [nan, f32::NEG_INFINITY, nan, nan],
         [0.0, f32::INFINITY, 1.0, f32::INFINITY],
     ];
-    let mut best = [9; 4];
-    ops::argmax(&tensor(&device, &[4, 4], logits.as_flattened()), &mut best).expect("four rows");
-    assert_eq!(best, [1, 1, 0, 1]);
+    let logits = tensor(&device, &[4, 4], logits.as_flattened());
+    assert_eq!(picked(&logits), [1, 1, 0, 1]);
 }

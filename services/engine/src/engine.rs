@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use kernels::Device;
+use kernels::{Device, KvType};
 use text::Tokenizer;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tracing::field::Empty;
@@ -35,6 +35,8 @@ pub struct EngineConfig {
     pub weights_budget_bytes: Option<u64>,
     /// Bytes of KV blocks that may be in use at once, over all models.
     pub kv_budget_bytes: u64,
+    /// How keys and values are kept.
+    pub kv_type: KvType,
     /// Fetches of one model that may run at once.
     pub fetch_threads: NonZeroUsize,
     /// How far ahead of a step extents are fetched, in bytes; 0 switches prefetch off.
@@ -202,7 +204,13 @@ impl Engine {
         let plan_build = begun.elapsed();
         Ok(Attachment {
             id,
-            model: Model::new(config, plan, weights, device.clone()),
+            model: Model::new(
+                config,
+                plan,
+                weights,
+                device.clone(),
+                self.shared.config.kv_type,
+            ),
             tokenizer,
             pin,
             plan_build,

@@ -10,15 +10,19 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use gguf::ExtentId;
+use kernels::hip::View;
 use weights::Fetched;
 
 use crate::source::{SourceError, WeightSource};
+use crate::upload::{self, Room, Uploader};
 
 /// The end of one fetch.
 #[derive(Debug)]
 pub(crate) struct FetchDone {
     pub(crate) extent: ExtentId,
     pub(crate) result: Result<Fetched, SourceError>,
+    /// Where it lies in a GPU's memory, if that is where it was brought.
+    pub(crate) view: Option<View>,
     /// How long the source took.
     pub(crate) took: Duration,
 }
@@ -41,21 +45,25 @@ enum NotFetched {
 }
 
 impl FetchPool {
-    /// Starts `n_threads` threads that report through `done`.
+    /// Starts `n_threads` threads that report through `done`. With `room`, they bring extents to the GPU that it is on.
     pub(crate) fn start(
         source: &Arc<dyn WeightSource>,
         n_threads: usize,
+        room: Option<&Room>,
         done: impl Fn(FetchDone) + Clone + Send + 'static,
     ) -> std::io::Result<FetchPool> {
         let (jobs, queue) = mpsc::channel();
         let queue = Arc::new(Mutex::new(queue));
         let stopped = Arc::new(AtomicBool::new(false));
+        let types = upload::types(source.directory());
         let mut threads = Vec::with_capacity(n_threads);
         for index in 0..n_threads {
             let (source, queue, done) = (Arc::clone(source), Arc::clone(&queue), done.clone());
             let stopped = Arc::clone(&stopped);
+            let uploader = room.map(|room| room.uploader(&types));
+            let mut fetcher = Fetcher { source, uploader };
             let thread = std::thread::Builder::new().name(format!("fetch-{index}"));
-            threads.push(thread.spawn(move || work(&*source, &queue, &stopped, &done))?);
+            threads.push(thread.spawn(move || work(&mut fetcher, &queue, &stopped, &done))?);
         }
         Ok(FetchPool {
             jobs,
@@ -83,8 +91,25 @@ impl FetchPool {
     }
 }
 
+/// What one thread does its fetches with.
+struct Fetcher {
+    source: Arc<dyn WeightSource>,
+    uploader: Option<Uploader>,
+}
+
+impl Fetcher {
+    fn fetch(&mut self, extent: ExtentId) -> Result<(Fetched, Option<View>), SourceError> {
+        let fetched = self.source.fetch(extent)?;
+        let Some(uploader) = &mut self.uploader else {
+            return Ok((fetched, None));
+        };
+        let view = uploader.upload(&self.source, extent)?;
+        Ok((fetched, Some(view)))
+    }
+}
+
 fn work(
-    source: &dyn WeightSource,
+    fetcher: &mut Fetcher,
     queue: &Mutex<mpsc::Receiver<ExtentId>>,
     stopped: &AtomicBool,
     done: &impl Fn(FetchDone),
@@ -96,20 +121,25 @@ fn work(
             return;
         };
         let started = Instant::now();
-        let result = if stopped.load(Ordering::Relaxed) {
+        let outcome = if stopped.load(Ordering::Relaxed) {
             Err(SourceError::Failed(Arc::new(NotFetched::Stopped)))
         } else {
             // A panic in here must not become a wait without end over there.
-            let caught = catch_unwind(AssertUnwindSafe(|| source.fetch(extent)));
+            let caught = catch_unwind(AssertUnwindSafe(|| fetcher.fetch(extent)));
             caught.unwrap_or_else(|_| Err(SourceError::Failed(Arc::new(NotFetched::Panicked))))
         };
-        if result.is_ok() && stopped.load(Ordering::Relaxed) {
+        if outcome.is_ok() && stopped.load(Ordering::Relaxed) {
             // Nobody will use what was just brought in.
-            source.evict(extent);
+            fetcher.source.evict(extent);
         }
+        let (result, view) = match outcome {
+            Ok((fetched, view)) => (Ok(fetched), view),
+            Err(error) => (Err(error), None),
+        };
         done(FetchDone {
             extent,
             result,
+            view,
             took: started.elapsed(),
         });
     }

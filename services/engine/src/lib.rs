@@ -17,6 +17,7 @@ mod sequence;
 mod source;
 mod stats;
 mod stream;
+mod upload;
 mod worker;
 
 pub use engine::{AttachReport, AttachRequest, Engine, EngineConfig, LoadProgress};

@@ -3,9 +3,12 @@
 mod step;
 mod workspace;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use kernels::{AttentionParams, Device, KvShape, OpError, RopeTable, Tensor, ops};
+use gguf::ExtentId;
+use kernels::hip::View;
+use kernels::{AttentionParams, Device, KvShape, KvType, OpError, RopeTable, Tensor, ops};
 
 use crate::config::ModelConfig;
 use crate::kv_cache::BLOCK_LEN;
@@ -13,7 +16,11 @@ use crate::plan::{Block, Embedding, Layer, LazyTensor, Linear, Output, Plan};
 use crate::source::WeightSource;
 
 pub use step::{Progress, Rows, Step};
-pub use workspace::{Logits, Workspace};
+pub use workspace::{Outcome, Workspace};
+
+/// Why a layer that runs on a GPU has all of its extents there.
+const RESIDENT: &str =
+    "a layer runs when its extents are resident, and a resident extent has its place";
 
 /// A model that steps can run on.
 #[derive(Debug)]
@@ -22,6 +29,9 @@ pub struct Model {
     plan: Plan,
     source: Arc<dyn WeightSource>,
     device: Device,
+    kv_type: KvType,
+    /// Where resident extents lie that are not used where the source has them, by [`ExtentId`].
+    places: HashMap<ExtentId, View>,
     /// Made when the first step has the frequency factors, if there are any.
     rope: Option<RopeTable>,
 }
@@ -33,12 +43,15 @@ impl Model {
         plan: Plan,
         source: Arc<dyn WeightSource>,
         device: Device,
+        kv_type: KvType,
     ) -> Model {
         Model {
             config,
             plan,
             source,
             device,
+            kv_type,
+            places: HashMap::new(),
             rope: None,
         }
     }
@@ -67,30 +80,49 @@ impl Model {
             n_kv_heads: self.config.n_kv_heads,
             head_dim_k: self.config.head_dim_k,
             head_dim_v: self.config.head_dim_v,
+            kv_type: self.kv_type,
         }
     }
 
-    /// Runs one layer, whose extents are resident, on the rows.
-    fn run_layer(
-        &mut self,
-        index: usize,
-        rows: &Rows,
-        workspace: &mut Workspace,
-    ) -> Result<(), OpError> {
+    /// The device that runs it.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// An extent lies in a GPU's memory now.
+    pub(crate) fn place(&mut self, extent: ExtentId, view: View) {
+        self.places.insert(extent, view);
+    }
+
+    /// Lets go of an extent where the device has it. What a GPU has is a copy: the source's own bytes stay, for when it is wanted again.
+    pub(crate) fn evict(&mut self, extent: ExtentId) {
+        if self.places.remove(&extent).is_none() {
+            self.source.evict(extent);
+        }
+    }
+
+    /// Whether a step may be run as a whole, with nothing to decide between its layers.
+    fn runs_as_a_whole(&self) -> bool {
+        self.device.records()
+    }
+
+    /// Runs one layer, whose extents are resident, on the rows of the step that the workspace is set to.
+    fn run_layer(&mut self, index: usize, workspace: &mut Workspace) -> Result<(), OpError> {
         let layer = self.plan.layers[index].try_map(|lazy| self.tensor(lazy))?;
         match layer {
-            Layer::Embedding(layer) => {
-                workspace.set_rows(rows)?;
-                self.embed(&layer, workspace)
-            }
+            Layer::Embedding(layer) => self.embed(&layer, workspace),
             // The embedding comes before the blocks.
             Layer::Block(layer) => self.block(index - 1, &layer, workspace),
             Layer::Output(layer) => self.output(&layer, workspace),
         }
     }
 
-    /// The tensor itself: a view of the source's bytes.
+    /// The tensor itself: a view of the source's bytes, or of their place in a GPU's memory.
     fn tensor(&self, lazy: &LazyTensor) -> Result<Tensor, OpError> {
+        if let Device::Hip(hip) = &self.device {
+            let view = self.places.get(&lazy.extent).expect(RESIDENT);
+            return Tensor::from_view(hip, lazy.tensor_type, &lazy.shape, view.clone());
+        }
         let bytes = Arc::clone(&self.source).view(lazy.extent);
         let len = (*bytes).as_ref().len();
         Tensor::from_owner(&self.device, lazy.tensor_type, &lazy.shape, bytes, 0..len)

@@ -173,6 +173,12 @@ impl Sequence {
             .then_some(FinishReason::Length)
     }
 
+    /// Whether any row of a step has to be seen as a whole.
+    pub(crate) fn sees_rows(&self) -> bool {
+        let scores_prompt = self.options.prompt_logprobs.is_some() && !self.prefilled;
+        scores_prompt || self.needs() == Needs::Row
+    }
+
     /// What has to be seen of the row that the next token is chosen from.
     pub(crate) fn needs(&self) -> Needs {
         if self.options.logprobs.is_some() {

@@ -24,6 +24,7 @@ use crate::scheduler::{Expiry, Scheduler, SchedulerLimits, SequenceId, Turns};
 use crate::sequence::{Ending, Sequence};
 use crate::stats::Stats;
 use crate::stream::Flow;
+use crate::upload::Room;
 use crate::{EngineError, FinishReason};
 
 use attached::Attached;
@@ -43,6 +44,8 @@ pub(crate) struct Worker {
     stats: watch::Sender<Stats>,
     published: watch::Sender<Published>,
     residency: Residency,
+    /// Where weights go that the device does not use where their source has them.
+    room: Option<Room>,
     scheduler: Scheduler,
     turns: Turns,
     models: BTreeMap<ModelKey, Attached>,
@@ -85,6 +88,7 @@ impl Worker {
         Worker {
             scheduler: Scheduler::new(limits, KvBudget::new(config.kv_budget_bytes)),
             residency,
+            room: Room::new(&config.device, config.weights_budget_bytes),
             commands: lines.commands,
             to_self: lines.to_self,
             stats: lines.stats,

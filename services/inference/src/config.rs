@@ -7,12 +7,16 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, Parser};
 
 use crate::{
     listen::Address,
     units::{ByteSize, parse_duration},
 };
+
+mod device;
+
+pub use device::{DeviceChoice, DeviceFlags, KvChoice};
 
 /// Streams tokens from GGUF models over gRPC.
 ///
@@ -47,14 +51,9 @@ pub struct Flags {
     #[arg(long, value_name = "PATH", env = "HEARTH_LOADER_SOCKET")]
     pub loader_socket: Option<PathBuf>,
 
-    /// Where models run
-    #[arg(
-        long,
-        value_name = "DEVICE",
-        env = "HEARTH_DEVICE",
-        default_value = "auto"
-    )]
-    pub device: DeviceChoice,
+    /// The device.
+    #[command(flatten)]
+    pub device: DeviceFlags,
 
     /// Threads that compute [default: one for each core that this process may use]
     #[arg(long, value_name = "N", env = "HEARTH_THREADS")]
@@ -66,14 +65,9 @@ pub struct Flags {
     #[arg(long, value_name = "BYTES", env = "HEARTH_WEIGHTS_BUDGET")]
     pub weights_budget: Option<ByteSize>,
 
-    /// Most bytes of KV cache, over all models
-    #[arg(
-        long,
-        value_name = "BYTES",
-        env = "HEARTH_KV_BUDGET",
-        default_value = "1GiB"
-    )]
-    pub kv_budget: ByteSize,
+    /// Most bytes of KV cache, over all models [default: 1GiB on the processor, a quarter of its memory on a GPU]
+    #[arg(long, value_name = "BYTES", env = "HEARTH_KV_BUDGET")]
+    pub kv_budget: Option<ByteSize>,
 
     /// Attach this model at start and report ready only when it can be served (may be given several times, or as a list with commas)
     ///
@@ -182,17 +176,6 @@ pub struct Flags {
     pub telemetry: telemetry::Flags,
 }
 
-/// A device, or the choice of one.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum DeviceChoice {
-    /// The fastest device found.
-    Auto,
-    /// The processor, with the widest instructions that it has.
-    Cpu,
-    /// The processor in plain float32, for comparison.
-    Reference,
-}
-
 /// Validated settings; see [`Flags::validated`].
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -201,13 +184,13 @@ pub struct Config {
     /// Socket of the loader daemon.
     pub loader_socket: PathBuf,
     /// Where models run.
-    pub device: DeviceChoice,
+    pub device: DeviceFlags,
     /// Threads that compute.
     pub threads: NonZeroUsize,
     /// Most bytes of weights on the device.
     pub weights_budget_bytes: Option<u64>,
-    /// Most bytes of KV cache.
-    pub kv_budget_bytes: u64,
+    /// Most bytes of KV cache; what the device suggests where it is not given.
+    pub kv_budget_bytes: Option<u64>,
     /// Models to load at start.
     pub preload: Vec<String>,
     /// Attach models that requests name.
@@ -281,7 +264,7 @@ impl Flags {
             device: self.device,
             threads: self.threads.unwrap_or_else(all_cores),
             weights_budget_bytes: self.weights_budget.map(|size| size.0),
-            kv_budget_bytes: self.kv_budget.0,
+            kv_budget_bytes: self.kv_budget.map(|size| size.0),
             preload: self.preload.into_iter().filter(|m| !m.is_empty()).collect(),
             auto_attach: !self.no_auto_attach,
             max_running: self.max_running,
@@ -320,8 +303,9 @@ impl Flags {
     }
 
     fn check_sizes(&self) -> Result<(), ConfigError> {
-        let some = |flag, size: ByteSize| check(size.0 > 0, flag, size.to_string(), "above 0");
-        some("--kv-budget", self.kv_budget)?;
+        if let Some(budget) = self.kv_budget {
+            check(budget.0 > 0, "--kv-budget", budget.to_string(), "above 0")?;
+        }
         if let Some(budget) = self.weights_budget {
             let range = "above 0; leave it out for no limit";
             check(budget.0 > 0, "--weights-budget", budget.to_string(), range)?;

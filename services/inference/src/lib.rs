@@ -10,6 +10,7 @@ mod answers;
 pub mod config;
 mod daemon;
 mod deadline;
+mod device;
 mod error;
 mod events;
 mod faces;

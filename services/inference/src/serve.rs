@@ -25,8 +25,8 @@ use tonic::{
 
 use crate::{
     Config, Listener,
-    config::DeviceChoice,
     daemon::Daemon,
+    device,
     error::Chain,
     faces,
     gate::Gate,
@@ -89,7 +89,7 @@ pub async fn serve(
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let device = device(&config)?;
+    let device = device::open(&config)?;
     let facts = DeviceFacts {
         kind: device.kind(),
         description: device.description(),
@@ -168,20 +168,14 @@ impl Service {
     }
 }
 
-fn device(config: &Config) -> Result<Device, DeviceError> {
-    match config.device {
-        DeviceChoice::Auto | DeviceChoice::Cpu => Device::cpu(config.threads),
-        DeviceChoice::Reference => Ok(Device::reference()),
-    }
-}
-
 fn engine_config(config: &Config, device: Device) -> EngineConfig {
     let max_running = config.max_running.get();
     let prefill_chunk_tokens = config.prefill_chunk_tokens.get();
     EngineConfig {
+        kv_budget_bytes: device::kv_budget_bytes(config, &device),
+        kv_type: device::kv_type(config, &device),
         device,
         weights_budget_bytes: config.weights_budget_bytes,
-        kv_budget_bytes: config.kv_budget_bytes,
         fetch_threads: config.fetch_threads,
         prefetch_window_bytes: config.prefetch_window_bytes,
         max_running,

@@ -19,7 +19,7 @@ use engine::{
     TokenEvent,
 };
 use gguf::TensorType;
-use kernels::Device;
+use kernels::{Device, KvType};
 use text::Tokenizer;
 use tokio::task::JoinHandle;
 use weights::Weights;
@@ -75,6 +75,7 @@ fn config(step_target: Duration) -> Result<EngineConfig> {
         device: Device::cpu(threads)?,
         weights_budget_bytes: None,
         kv_budget_bytes: 1 << 30,
+        kv_type: KvType::F32,
         fetch_threads: NonZeroUsize::MIN,
         prefetch_window_bytes: 256 << 20,
         max_running: 16,

@@ -12,7 +12,7 @@ pub mod rowwise;
 
 use std::sync::Arc;
 
-use super::images::image_for;
+use super::images::{image_for, kind_of};
 use super::{Function, Gpu, HipError, Module};
 
 pub use operands::{Forms, Half, Int8};
@@ -24,6 +24,7 @@ macro_rules! kernels {
         #[derive(Debug)]
         pub struct Kernels {
             gpu: Arc<Gpu>,
+            image: &'static str,
             $($name: Function,)*
         }
 
@@ -40,6 +41,7 @@ macro_rules! kernels {
                 let module = unsafe { Module::load(gpu, image) }?;
                 Ok(Kernels {
                     gpu: gpu.clone(),
+                    image: kind_of(image),
                     $($name: module.function(stringify!($name))?,)*
                 })
             }
@@ -53,6 +55,12 @@ kernels! {
 }
 
 impl Kernels {
+    /// The kind of the image that they were loaded from.
+    #[must_use]
+    pub fn image(&self) -> &'static str {
+        self.image
+    }
+
     /// The GPU that they are loaded onto.
     #[must_use]
     pub fn gpu(&self) -> &Arc<Gpu> {

@@ -19,6 +19,9 @@ pub struct Int8<'a> {
 }
 
 impl Int8<'_> {
+    /// Numbers that share a scale: rows are whole blocks of them.
+    pub const BLOCK_LEN: usize = BLOCK_LEN;
+
     /// Bytes of `quants` and of `blocks` for rows of `n` numbers.
     #[must_use]
     pub fn bytes(rows: usize, n: usize) -> (usize, usize) {

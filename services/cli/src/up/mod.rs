@@ -48,7 +48,7 @@ pub(crate) struct Up {
         hide_env_values = true
     )]
     loader_socket: Option<PathBuf>,
-    /// What computes: auto, cpu, reference
+    /// What computes: auto, cpu, reference, hip, hip:INDEX
     #[arg(
         long,
         value_name = "DEVICE",
@@ -56,6 +56,20 @@ pub(crate) struct Up {
         hide_env_values = true
     )]
     device: Option<String>,
+    /// The HIP library to use for a GPU
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "HEARTH_HIP_LIBRARY",
+        hide_env_values = true
+    )]
+    hip_library: Option<PathBuf>,
+    /// Keep keys and values as f16 or f32
+    #[arg(long, value_name = "TYPE")]
+    kv_type: Option<String>,
+    /// On a GPU, give the same tokens whatever else is in the batch
+    #[arg(long)]
+    batch_invariant: bool,
     /// Threads that compute
     #[arg(long, value_name = "N")]
     threads: Option<String>,
@@ -150,6 +164,12 @@ impl Up {
         args.set("--listen", Some(&self.listen));
         args.set("--loader-socket", Some(loader_socket));
         args.set("--device", self.device.as_ref());
+        args.set(
+            "--hip-library",
+            self.hip_library.as_ref().map(|path| path.display()),
+        );
+        args.set("--kv-type", self.kv_type.as_ref());
+        args.switch("--batch-invariant", self.batch_invariant);
         args.set("--threads", self.threads.as_ref());
         args.set("--weights-budget", self.weights_budget.as_ref());
         args.set("--kv-budget", self.kv_budget.as_ref());
@@ -247,6 +267,10 @@ impl Arguments {
     fn set(&mut self, flag: &str, value: Option<impl Display>) {
         // One argument, so that a value that begins with a dash stays a value.
         self.0.extend(value.map(|value| format!("{flag}={value}")));
+    }
+
+    fn switch(&mut self, flag: &str, on: bool) {
+        self.0.extend(on.then(|| flag.to_owned()));
     }
 }
 

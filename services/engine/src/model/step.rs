@@ -1,4 +1,4 @@
-use kernels::{OpError, RowIndex, RowPlace, StepRows};
+use kernels::{OpError, RowPlace, StepRows};
 
 use super::{Model, Workspace};
 use crate::residency::{ModelKey, Residency, Wanted};
@@ -51,17 +51,20 @@ impl Rows {
         self.ids.is_empty()
     }
 
-    /// Puts them into the index that the ops of the step use.
-    /// # Errors
-    /// What the index refuses.
-    pub(super) fn enter(&self, index: &mut RowIndex) -> Result<(), OpError> {
+    /// Gives them to `set` in the form that an index takes.
+    pub(super) fn enter<T>(&self, set: impl FnOnce(StepRows<'_>) -> T) -> T {
         let tables: Vec<&[u32]> = self.tables.iter().map(Vec::as_slice).collect();
-        index.set(StepRows {
+        set(StepRows {
             ids: &self.ids,
             places: &self.places,
             tables: &tables,
             logit_rows: &self.logit_rows,
         })
+    }
+
+    /// Whether every row is one of its sequence's alone and has logits, as in a step that only decodes.
+    fn decode_only(&self) -> bool {
+        self.tables.len() == self.ids.len() && self.logit_rows.len() == self.ids.len()
     }
 }
 
@@ -127,7 +130,13 @@ impl Step {
         if residency.want(key, self.layer) == Wanted::Waiting {
             return Ok(Progress::NotResident(self.layer));
         }
-        model.run_layer(self.layer, &self.rows, workspace)?;
+        if self.layer == 0 {
+            if self.rows.decode_only() && model.runs_as_a_whole() && residency.is_whole(key) {
+                return self.run_whole(key, model, workspace, residency);
+            }
+            workspace.begin(&self.rows)?;
+        }
+        model.run_layer(self.layer, workspace)?;
         self.layer += 1;
         if self.layer == self.n_layers(model) {
             return Ok(Progress::Done);
@@ -136,6 +145,43 @@ impl Step {
             Wanted::Ready => Progress::Advanced,
             Wanted::Waiting => Progress::NotResident(self.layer),
         })
+    }
+
+    /// Runs all layers of a model that is resident as a whole. The first step of a shape is run, the second is recorded, and those that follow run what was recorded.
+    fn run_whole(
+        &mut self,
+        key: ModelKey,
+        model: &mut Model,
+        workspace: &mut Workspace,
+        residency: &mut Residency,
+    ) -> Result<Progress, OpError> {
+        let n_layers = self.n_layers(model);
+        for layer in 1..n_layers {
+            residency.want(key, layer);
+        }
+        let shape = workspace.begin_whole(&self.rows)?;
+        let device = model.device().clone();
+        let mut run = |workspace: &mut Workspace| {
+            (0..n_layers).try_for_each(|layer| model.run_layer(layer, workspace))
+        };
+        match workspace.recordings.remove(&shape) {
+            None => {
+                run(workspace)?;
+                workspace.recordings.insert(shape, None);
+            }
+            Some(recording) => {
+                let recording = match recording {
+                    Some(recording) => Some(recording),
+                    None => device.record(|| run(workspace))?,
+                };
+                if let Some(recording) = &recording {
+                    recording.run()?;
+                }
+                workspace.recordings.insert(shape, recording);
+            }
+        }
+        self.layer = n_layers;
+        Ok(Progress::Done)
     }
 
     /// Layers to run: a step of which no row needs logits ends before the output.

@@ -1,8 +1,12 @@
-use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
 
-use kernels::{Device, IndexLimits, KvStore, OpError, RowIndex, Tensor};
+use kernels::{
+    Device, IndexLimits, KvStore, OpError, Picks, Readout, Recording, RowIndex, StepShape, Tensor,
+};
 
 use super::{Model, Rows};
+use crate::sampler::most_likely;
 
 /// Device memory that a model's steps write to: activations, logits and the KV store. One step at a time.
 #[derive(Debug)]
@@ -30,6 +34,11 @@ pub struct Workspace {
     pub(super) kv: KvStore,
     /// The rows of the step that is under way.
     pub(super) index: RowIndex,
+    /// The most likely token of each logit row, where the device finds it so that the logits need not be brought back.
+    pub(super) picks: Option<Picks>,
+    /// Steps of each shape that were run as a whole.
+    pub(super) recordings: HashMap<StepShape, Option<Recording>>,
+    readout: Readout,
     n_vocab: usize,
 }
 
@@ -67,13 +76,32 @@ impl Workspace {
             logits: logit_rows(config.n_vocab as usize)?,
             kv: KvStore::new(device, kv_shape)?,
             index: RowIndex::new(device, limits),
+            picks: match device.records() {
+                true => Some(Picks::new(device, max_logit_rows)?),
+                false => None,
+            },
+            recordings: HashMap::new(),
+            readout: Readout::new(device),
             n_vocab: config.n_vocab as usize,
         })
     }
 
     /// Begins a step: its rows are known to every op, and every tensor has as many.
-    pub(super) fn set_rows(&mut self, rows: &Rows) -> Result<(), OpError> {
-        rows.enter(&mut self.index)?;
+    pub(super) fn begin(&mut self, rows: &Rows) -> Result<(), OpError> {
+        rows.enter(|rows| self.index.set(rows))?;
+        self.fit()
+    }
+
+    /// Begins a step that runs as a whole; rows may be added to give it a shape that others have.
+    pub(super) fn begin_whole(&mut self, rows: &Rows) -> Result<StepShape, OpError> {
+        let shape = rows.enter(|rows| self.index.set_recordable(rows))?;
+        self.fit()?;
+        Ok(shape)
+    }
+
+    /// Gives every tensor as many rows as the step has.
+    fn fit(&mut self) -> Result<(), OpError> {
+        let (rows, logit_rows) = (self.index.n_rows(), self.index.n_logit_rows());
         let tensors = [
             &mut self.x,
             &mut self.normed,
@@ -84,7 +112,7 @@ impl Workspace {
             &mut self.activated,
         ];
         for tensor in tensors {
-            tensor.set_rows(rows.len())?;
+            tensor.set_rows(rows)?;
         }
         let tensors = [
             &mut self.gathered,
@@ -92,36 +120,65 @@ impl Workspace {
             &mut self.logits,
         ];
         for tensor in tensors {
-            tensor.set_rows(rows.logit_rows.len())?;
+            tensor.set_rows(logit_rows)?;
         }
         Ok(())
     }
 
-    /// The logits of the step that just ended.
+    /// What was recorded holds weights in memory: it is let go before any of them is.
+    pub(crate) fn forget_recordings(&mut self) {
+        self.recordings.clear();
+    }
+
+    /// What the step that just ended came to: the most likely token of each of its `logit_rows` rows of logits, and the logits themselves of `rows` among them. Waits for the device.
     /// # Errors
     /// What the device says.
-    pub fn logits(&self) -> Result<Logits<'_>, OpError> {
-        let values = match self.logits.as_f32() {
-            Some(values) => Cow::Borrowed(values),
-            None => Cow::Owned(self.logits.to_f32()?),
+    pub fn outcome(
+        &mut self,
+        logit_rows: usize,
+        rows: Range<usize>,
+    ) -> Result<Outcome<'_>, OpError> {
+        // Where the logits lie before us anyway, all of them may be looked at.
+        let rows = if self.picks.is_some() {
+            rows
+        } else {
+            0..logit_rows
         };
-        Ok(Logits {
-            values,
+        let first_row = rows.start;
+        let picks = match &mut self.picks {
+            Some(picks) => Some(picks.read(logit_rows)?),
+            None => None,
+        };
+        Ok(Outcome {
+            picks,
+            logits: self.readout.rows(&self.logits, rows)?,
+            first_row,
             n_vocab: self.n_vocab,
         })
     }
 }
 
-/// `[logit rows, n_vocab]`
+/// What a step came to. Rows count in the order of [`Rows::logit_rows`](super::Rows).
 #[derive(Debug)]
-pub struct Logits<'a> {
-    values: Cow<'a, [f32]>,
+pub struct Outcome<'a> {
+    picks: Option<&'a [u32]>,
+    /// Of the rows from `first_row` on.
+    logits: &'a [f32],
+    first_row: usize,
     n_vocab: usize,
 }
 
-impl Logits<'_> {
-    /// The logits of one row, `[n_vocab]`; rows count in the order of [`Rows::logit_rows`](super::Rows).
-    pub fn row(&self, row: usize) -> &[f32] {
-        &self.values[row * self.n_vocab..][..self.n_vocab]
+impl<'a> Outcome<'a> {
+    /// The logits of one of the rows that were asked for, `[n_vocab]`.
+    pub fn row(&self, row: usize) -> &'a [f32] {
+        &self.logits[(row - self.first_row) * self.n_vocab..][..self.n_vocab]
+    }
+
+    /// The most likely token of a row.
+    pub fn most_likely(&self, row: usize) -> u32 {
+        match self.picks {
+            Some(picks) => picks[row],
+            None => most_likely(self.row(row)),
+        }
     }
 }

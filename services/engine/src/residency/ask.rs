@@ -31,6 +31,12 @@ impl Residency {
         self.model(key).total_bytes
     }
 
+    /// Whether every extent that some layer of the model uses is resident.
+    pub fn is_whole(&self, key: ModelKey) -> bool {
+        let model = self.model(key);
+        model.resident_bytes == model.total_bytes
+    }
+
     /// Fetches of one model that are running.
     pub fn in_flight(&self, key: ModelKey) -> usize {
         self.model(key).in_flight

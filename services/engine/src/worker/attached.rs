@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gguf::ExtentId;
 use kernels::{Device, OpError};
 use text::Tokenizer;
 use tokio::sync::{oneshot, watch};
@@ -88,6 +89,14 @@ impl Attached {
             )?);
         }
         Ok(())
+    }
+
+    /// Lets go of an extent, and of whatever would hold it.
+    pub(super) fn evict(&mut self, extent: ExtentId) {
+        if let Some(workspace) = &mut self.workspace {
+            workspace.forget_recordings();
+        }
+        self.model.evict(extent);
     }
 
     /// The span of the load that is going on; it begins now if none is.

@@ -9,6 +9,7 @@ use crate::engine::{LoadProgress, ModelFacts};
 use crate::error::Resource;
 use crate::fetch_pool::FetchPool;
 use crate::kv_cache::{BLOCK_LEN, KvCache};
+use crate::model::Model;
 use crate::residency::{ModelExtents, ModelKey, Shortfall};
 use crate::scheduler::Arrival;
 use crate::sequence::{Ending, Place, Sequence};
@@ -100,13 +101,7 @@ impl Worker {
 
         self.last_generation += 1;
         let key = ModelKey(self.last_generation);
-        let to_self = self.to_self.clone();
-        let done = move |done| {
-            // The worker outlives every fetch that it waits for; a later one interests nobody.
-            let _ = to_self.send(Command::Fetched(key, done));
-        };
-        let pool = FetchPool::start(model.source(), self.config.fetch_threads.get(), done)
-            .map_err(AttachError::Threads)?;
+        let pool = self.fetch_pool(key, &model)?;
         let report = AttachReport {
             generation: key.0,
             plan_build,
@@ -141,8 +136,20 @@ impl Worker {
         Ok(report)
     }
 
+    /// Threads that fetch the model's extents and report to the worker.
+    fn fetch_pool(&self, key: ModelKey, model: &Model) -> Result<FetchPool, AttachError> {
+        let to_self = self.to_self.clone();
+        let done = move |done| {
+            // The worker outlives every fetch that it waits for; a later one interests nobody.
+            let _ = to_self.send(Command::Fetched(key, done));
+        };
+        let n_threads = self.config.fetch_threads.get();
+        FetchPool::start(model.source(), n_threads, self.room.as_ref(), done)
+            .map_err(AttachError::Threads)
+    }
+
     /// A cache for as many blocks as the budget pays for and the model's sequences can use.
-    fn kv_cache(&self, model: &crate::model::Model) -> Result<KvCache, AttachError> {
+    fn kv_cache(&self, model: &Model) -> Result<KvCache, AttachError> {
         let budget = self.scheduler.kv_budget();
         let block_bytes = model
             .kv_shape(1)
@@ -260,9 +267,9 @@ impl Worker {
         }
         self.scheduler.cache(key).forget();
         let before_bytes = self.residency.resident_bytes(key);
-        let source = self.models[&key].model.source();
+        let attached = self.models.get_mut(&key).expect("its key was just found");
         for extent in self.residency.clear(key) {
-            source.evict(extent);
+            attached.evict(extent);
         }
         Ok(before_bytes - self.residency.resident_bytes(key))
     }
@@ -285,7 +292,7 @@ impl Worker {
             let _ = waiter.reply.send(Err(error.clone()));
         }
         for extent in resident {
-            attached.model.source().evict(extent);
+            attached.evict(extent);
         }
         attached.pool.stop(idle);
         freed_bytes

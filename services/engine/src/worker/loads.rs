@@ -18,7 +18,10 @@ impl Worker {
                     attached.load_span(counters);
                     attached.pool.fetch(extent);
                 }
-                Action::Evict(key, extent) => self.models[&key].model.source().evict(extent),
+                Action::Evict(key, extent) => {
+                    let attached = self.models.get_mut(&key).expect("an attached model");
+                    attached.evict(extent);
+                }
             }
         }
     }
@@ -32,6 +35,9 @@ impl Worker {
         };
         if let Some(load) = &mut attached.load {
             load.fetching += done.took;
+        }
+        if let Some(view) = done.view {
+            attached.model.place(done.extent, view);
         }
         let Err(error) = done.result else {
             return self.report_progress(key);

@@ -1,11 +1,12 @@
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::attached::Running;
 use super::{MAX_SCORED_ROWS, Worker};
-use crate::model::{Logits, Progress, Rows, Step};
+use crate::model::{Outcome, Progress, Rows, Step};
 use crate::residency::{ModelKey, Wanted};
-use crate::sampler::{Needs, Seen, most_likely};
+use crate::sampler::{Needs, Seen};
 use crate::scheduler::{Batch, Decision, Run, SequenceId};
 use crate::sequence::Sampled;
 use crate::stats::WIDE_STEP_ROWS;
@@ -198,13 +199,14 @@ impl Worker {
             return self.degrade(key, None);
         }
         let running = attached.step.take().expect("a step that ended");
-        let workspace = attached.workspace.take().expect("a step has its workspace");
+        let mut workspace = attached.workspace.take().expect("a step has its workspace");
         self.residency.release(key);
         self.scheduler.finish_step(key, running.worked);
         self.count_step(key, running.step.batch());
         let batch = running.step.batch();
-        match workspace.logits() {
-            Ok(logits) => self.finish_runs(batch, &logits),
+        let logit_rows = running.step.rows().logit_rows.len();
+        match workspace.outcome(logit_rows, self.rows_to_see(batch)) {
+            Ok(outcome) => self.finish_runs(batch, &outcome),
             Err(error) => self.fail(key, batch, &EngineError::Device(Arc::new(error))),
         }
         if let Some(attached) = self.models.get_mut(&key) {
@@ -212,22 +214,43 @@ impl Worker {
         }
     }
 
-    fn finish_runs(&mut self, batch: &Batch, logits: &Logits<'_>) {
+    /// The rows of logits of which more than the most likely token has to be seen: from the first of them to the last.
+    fn rows_to_see(&self, batch: &Batch) -> Range<usize> {
+        let (mut first_row, mut seen) = (0, 0..0);
+        for run in &batch.runs {
+            let rows = first_row..first_row + (run.end() - run.logits_from);
+            first_row = rows.end;
+            let Some(sequence) = self.sequences.get(&run.sequence) else {
+                continue;
+            };
+            if rows.is_empty() || !sequence.sees_rows() {
+                continue;
+            }
+            seen = if seen.is_empty() {
+                rows
+            } else {
+                seen.start..rows.end
+            };
+        }
+        seen
+    }
+
+    fn finish_runs(&mut self, batch: &Batch, outcome: &Outcome<'_>) {
         let mut first_row = 0;
         for run in &batch.runs {
-            self.finish_run(run, logits, first_row);
+            self.finish_run(run, outcome, first_row);
             first_row += run.end() - run.logits_from;
         }
     }
 
     /// What a run of rows means for its sequence. `first_row` is its first row of logits.
-    fn finish_run(&mut self, run: &Run, logits: &Logits<'_>, first_row: usize) {
+    fn finish_run(&mut self, run: &Run, outcome: &Outcome<'_>, first_row: usize) {
         let now = Instant::now();
         // It may have ended while the step went on.
         let Some(sequence) = self.sequences.get_mut(&run.sequence) else {
             return;
         };
-        let row = |position: usize| logits.row(first_row + position - run.logits_from);
+        let row = |position: usize| outcome.row(first_row + position - run.logits_from);
         sequence.score_prompt(run, row);
         if run.end() < sequence.tokens.len() {
             return;
@@ -239,10 +262,10 @@ impl Worker {
                 return self.end(run.sequence, Ok(reason));
             }
         }
-        let last = row(run.end() - 1);
+        let last = first_row + run.end() - 1 - run.logits_from;
         let seen = match sequence.needs() {
-            Needs::MostLikely => Seen::MostLikely(most_likely(last)),
-            Needs::Row => Seen::Row(last),
+            Needs::MostLikely => Seen::MostLikely(outcome.most_likely(last)),
+            Needs::Row => Seen::Row(outcome.row(last)),
         };
         let Sampled {
             token,

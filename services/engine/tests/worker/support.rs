@@ -9,7 +9,7 @@ use engine::{
     LoadStats, ModelStats, OutputOptions, Request, SamplingParams, Stats, Stopping, Timings, Token,
     TokenEvent, TokenLogprob, Usage,
 };
-use kernels::{Device, KvShape};
+use kernels::{Device, KvShape, KvType};
 
 use crate::model::{File, N_VOCAB};
 use crate::source::Memory;
@@ -19,6 +19,7 @@ pub(crate) fn config() -> EngineConfig {
         device: Device::cpu(NonZeroUsize::MIN).expect("one thread"),
         weights_budget_bytes: None,
         kv_budget_bytes: 64 << 20,
+        kv_type: KvType::F32,
         fetch_threads: NonZeroUsize::new(2).expect("two"),
         prefetch_window_bytes: 1 << 20,
         max_running: 16,
@@ -218,6 +219,7 @@ pub(crate) fn llama_block_bytes() -> u64 {
         n_kv_heads: 2,
         head_dim_k: 8,
         head_dim_v: 8,
+        kv_type: KvType::F32,
     };
     shape.block_bytes().expect("a small block") as u64
 }

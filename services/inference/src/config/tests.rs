@@ -26,9 +26,9 @@ fn defaults() {
         config.loader_socket,
         Path::new("/run/user/7/hearth/loader.sock")
     );
-    assert_eq!(config.device, DeviceChoice::Auto);
+    assert_eq!(config.device.device, DeviceChoice::Auto);
     assert_eq!(config.weights_budget_bytes, None);
-    assert_eq!(config.kv_budget_bytes, 1 << 30);
+    assert_eq!(config.kv_budget_bytes, None);
     assert!(config.auto_attach);
     assert!(config.preload.is_empty());
 }
@@ -56,11 +56,42 @@ fn values_are_typed() {
     assert_eq!(config.weights_budget_bytes, Some(3 << 29));
     assert!(!config.auto_attach);
     assert_eq!(config.drain_timeout, Duration::from_millis(500));
-    assert_eq!(config.device, DeviceChoice::Reference);
+    assert_eq!(config.device.device, DeviceChoice::Reference);
+}
+
+#[test]
+fn devices_are_spelled_as_they_are_said() {
+    for (text, device) in [
+        ("auto", DeviceChoice::Auto),
+        ("cpu", DeviceChoice::Cpu),
+        ("reference", DeviceChoice::Reference),
+        ("hip:0", DeviceChoice::Hip { index: 0 }),
+        ("hip:11", DeviceChoice::Hip { index: 11 }),
+    ] {
+        assert_eq!(parse(&["--device", text]).unwrap().device.device, device);
+        assert_eq!(device.to_string(), text);
+    }
+    let first = parse(&[
+        "--device",
+        "hip",
+        "--hip-library",
+        "/x.so",
+        "--kv-type",
+        "f16",
+    ]);
+    let first = first.unwrap().device;
+    assert_eq!(first.device, DeviceChoice::Hip { index: 0 });
+    assert_eq!(first.hip_library, Some("/x.so".into()));
+    assert_eq!(first.kv_type, Some(KvChoice::F16));
+    assert!(!first.batch_invariant);
 }
 
 #[test]
 fn bad_values_are_named() {
+    for device in ["hip:", "hip:-1", "hip:x", "hip1", "cuda", ""] {
+        refused(&["--device", device], "--device");
+    }
+    refused(&["--kv-type", "q8_0"], "--kv-type");
     refused(&["--listen", "nowhere"], "--listen");
     refused(&["--device", "abacus"], "--device");
     refused(&["--kv-budget", "0"], "--kv-budget");

@@ -1,0 +1,150 @@
+//! A GPU as a device of [`ops`](crate::ops): what it was opened with, and what its operations share.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gguf::TensorType;
+
+use super::launch::{Kernels, repack};
+use super::{Event, Gpu, HipError, Library, Memory, Pinned, Stream, View};
+
+/// How a GPU is opened and used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HipOptions {
+    /// The HIP library; the newest that is found where none is named.
+    pub library: Option<PathBuf>,
+    /// Which of the library's GPUs.
+    pub ordinal: usize,
+    /// Every product and every attention runs in the kernel that fits any number of rows, so that a row's result does not depend on the rows beside it. Else small batches have kernels of their
+    /// own, which are faster and round differently.
+    pub batch_invariant: bool,
+}
+
+/// A GPU with this project's kernels on it, and the stream on which they run. Made by [`Device::hip`](crate::Device::hip).
+#[derive(Debug)]
+pub struct Hip {
+    kernels: Kernels,
+    stream: Stream,
+    batch_invariant: bool,
+    scratch: Mutex<Option<View>>,
+}
+
+impl Hip {
+    /// Starts the driver and loads the kernels.
+    ///
+    /// # Errors
+    /// [`HipError`]: no library, no GPU, no kernels in this build for it, or a call that failed.
+    pub fn open(options: &HipOptions) -> Result<Hip, HipError> {
+        let library = Library::open(options.library.as_deref())?;
+        let gpu = Gpu::open(&library, options.ordinal)?;
+        Ok(Hip {
+            kernels: Kernels::load(&gpu)?,
+            stream: Stream::new(&gpu)?,
+            batch_invariant: options.batch_invariant,
+            scratch: Mutex::new(None),
+        })
+    }
+
+    /// The GPU.
+    #[must_use]
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        self.kernels.gpu()
+    }
+
+    /// The kernels on it.
+    #[must_use]
+    pub fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
+    /// The stream on which operations run. What another stream brought must have arrived before an operation uses it.
+    #[must_use]
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Whether a row's result is the same bits in any batch.
+    #[must_use]
+    pub fn is_batch_invariant(&self) -> bool {
+        self.batch_invariant
+    }
+
+    /// Name, architecture, image and driver, for logs and people.
+    #[must_use]
+    pub fn description(&self) -> String {
+        let gpu = self.gpu();
+        let invariant = if self.batch_invariant {
+            ", batch-invariant"
+        } else {
+            ""
+        };
+        format!(
+            "hip:{}: {}, {}, image {}, driver {}, {}{invariant}",
+            gpu.ordinal(),
+            gpu.name(),
+            gpu.architecture(),
+            self.kernels.image(),
+            gpu.driver_version(),
+            gpu.library().path().display(),
+        )
+    }
+
+    pub(crate) fn supports(tensor_type: TensorType) -> bool {
+        repack::is_supported(tensor_type)
+    }
+
+    /// Memory of its own, zeros.
+    pub(super) fn zeros(&self, len_bytes: usize) -> Result<View, HipError> {
+        let view = View::whole(&Memory::allocate(self.gpu(), len_bytes)?);
+        self.stream.fill(&view, 0)?;
+        Ok(view)
+    }
+
+    /// Copies bytes of the host to the device and waits until they are there.
+    pub(super) fn upload(&self, bytes: &[u8], to: &View) -> Result<(), HipError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut pinned = Pinned::allocate(self.gpu(), bytes.len())?;
+        pinned.bytes_mut().copy_from_slice(bytes);
+        self.stream.upload(pinned, 0..bytes.len(), to)?.wait()?;
+        Ok(())
+    }
+
+    /// Copies a view to the host, once all that is enqueued is done.
+    pub(super) fn download(&self, from: &View) -> Result<Pinned, HipError> {
+        let pinned = Pinned::allocate(self.gpu(), from.len())?;
+        if from.is_empty() {
+            return Ok(pinned);
+        }
+        self.stream.download(from, pinned, 0..from.len())?.wait()
+    }
+
+    /// Memory for what an operation puts down between its kernels: at least `len_bytes`, the same each time, used by one operation after the other.
+    ///
+    /// It grows by allocating, which no recording allows; a step is recorded only when it has run before.
+    pub(super) fn scratch(&self, len_bytes: usize) -> Result<View, HipError> {
+        let mut scratch = self.lock_scratch();
+        if let Some(view) = scratch.as_ref().filter(|view| view.len() >= len_bytes) {
+            return Ok(view.clone());
+        }
+        // The old one lives on until the stream has passed it.
+        let view = View::whole(&Memory::allocate(
+            self.gpu(),
+            len_bytes.next_power_of_two(),
+        )?);
+        *scratch = Some(view.clone());
+        Ok(view)
+    }
+
+    fn lock_scratch(&self) -> MutexGuard<'_, Option<View>> {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An event behind all that was enqueued so far.
+    pub(super) fn mark(&self) -> Result<Event, HipError> {
+        let event = Event::new(self.gpu())?;
+        self.stream.record(&event)?;
+        Ok(event)
+    }
+}

@@ -1,0 +1,15 @@
+//! The operations of a GPU: operands that were checked become launches on the device's stream.
+
+mod pending;
+mod rows;
+
+use super::{Activations, Hip, HipError, IndexMemory, View};
+use crate::RowIndex;
+
+impl Hip {
+    /// The lists of a step that has rows.
+    fn lists<'a>(&self, rows: &'a RowIndex) -> &'a IndexMemory {
+        rows.memory()
+            .expect("the index's device was compared: it is this GPU")
+    }
+}

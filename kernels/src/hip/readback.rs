@@ -1,0 +1,87 @@
+//! What comes back to the host.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Hip, HipError, Pinned, View};
+
+/// Chosen tokens in device memory, and a pinned buffer to bring them back in.
+#[derive(Debug)]
+pub(crate) struct PickMemory {
+    hip: Arc<Hip>,
+    view: View,
+    /// There but while it is under way.
+    pinned: Option<Pinned>,
+}
+
+impl PickMemory {
+    pub(crate) fn new(hip: &Arc<Hip>, max_rows: usize) -> Result<PickMemory, HipError> {
+        let len = max_rows * size_of::<u32>();
+        Ok(PickMemory {
+            view: hip.zeros(len)?,
+            pinned: Some(Pinned::allocate(hip.gpu(), len)?),
+            hip: hip.clone(),
+        })
+    }
+
+    /// `[max_rows]` u32.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Brings the first `rows` back, behind all that was enqueued.
+    pub(crate) fn read(&mut self, rows: usize, picked: &mut Vec<u32>) -> Result<(), HipError> {
+        picked.clear();
+        if rows == 0 {
+            return Ok(());
+        }
+        let len = rows * size_of::<u32>();
+        let pinned = match self.pinned.take() {
+            Some(pinned) => pinned,
+            // The last one was lost with a copy that failed.
+            None => Pinned::allocate(self.hip.gpu(), self.view.len())?,
+        };
+        let from = self.view.slice(0..len)?;
+        let pinned = self.hip.stream().download(&from, pinned, 0..len)?.wait()?;
+        picked.extend_from_slice(&bytemuck::cast_slice(pinned.bytes())[..rows]);
+        self.pinned = Some(pinned);
+        Ok(())
+    }
+}
+
+/// Rows of f32 numbers on their way to the host, in a pinned buffer that grows to what is asked for.
+#[derive(Debug)]
+pub(crate) struct RowReader {
+    hip: Arc<Hip>,
+    pinned: Option<Pinned>,
+}
+
+impl RowReader {
+    pub(crate) fn new(hip: &Arc<Hip>) -> RowReader {
+        RowReader {
+            hip: hip.clone(),
+            pinned: None,
+        }
+    }
+
+    /// Some f32 numbers of a view, behind all that was enqueued.
+    pub(crate) fn read(&mut self, view: &View, numbers: Range<usize>) -> Result<&[f32], HipError> {
+        if numbers.is_empty() {
+            return Ok(&[]);
+        }
+        let bytes = numbers.len() * size_of::<f32>();
+        let start = numbers.start * size_of::<f32>();
+        let pinned = match self.pinned.take().filter(|pinned| pinned.len() >= bytes) {
+            Some(pinned) => pinned,
+            None => Pinned::allocate(self.hip.gpu(), bytes)?,
+        };
+        let from = view.slice(start..start + bytes)?;
+        let pinned = self
+            .hip
+            .stream()
+            .download(&from, pinned, 0..bytes)?
+            .wait()?;
+        let pinned = self.pinned.insert(pinned);
+        Ok(bytemuck::cast_slice(&pinned.bytes()[..bytes]))
+    }
+}

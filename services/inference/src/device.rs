@@ -1,0 +1,61 @@
+//! The device that the flags ask for.
+
+use kernels::{Device, DeviceError, HipOptions};
+
+use crate::{
+    Config,
+    config::{DeviceChoice, DeviceFlags},
+    error::Chain,
+};
+
+/// A GPU's share that its KV cache may take where no budget is given: a quarter.
+const GPU_KV_SHARE: usize = 4;
+/// What the KV cache may take on the processor where no budget is given.
+const HOST_KV_BYTES: u64 = 1 << 30;
+
+/// Opens the device. With `auto`, a GPU that cannot be used is passed over with a word on why.
+///
+/// # Errors
+/// [`DeviceError`]
+pub(crate) fn open(config: &Config) -> Result<Device, DeviceError> {
+    let flags = &config.device;
+    match flags.device {
+        DeviceChoice::Cpu => Device::cpu(config.threads),
+        DeviceChoice::Reference => Ok(Device::reference()),
+        DeviceChoice::Hip { index } => Device::hip(&options(flags, index)),
+        DeviceChoice::Auto => match Device::hip(&options(flags, 0)) {
+            Ok(device) => Ok(device),
+            Err(error) => {
+                let cause = Chain(&error).to_string();
+                tracing::info!(cause, "no GPU is used: models run on the processor");
+                Device::cpu(config.threads)
+            }
+        },
+    }
+}
+
+fn options(flags: &DeviceFlags, ordinal: usize) -> HipOptions {
+    HipOptions {
+        library: flags.hip_library.clone(),
+        ordinal,
+        batch_invariant: flags.batch_invariant,
+    }
+}
+
+/// How keys and values are kept.
+pub(crate) fn kv_type(config: &Config, device: &Device) -> kernels::KvType {
+    match (config.device.kv_type, device) {
+        (Some(choice), _) => choice.into(),
+        (None, Device::Hip(_)) => kernels::KvType::F16,
+        (None, Device::Reference | Device::Cpu(_)) => kernels::KvType::F32,
+    }
+}
+
+/// What the KV cache may take.
+pub(crate) fn kv_budget_bytes(config: &Config, device: &Device) -> u64 {
+    let default = match device {
+        Device::Hip(hip) => (hip.gpu().total_bytes() / GPU_KV_SHARE) as u64,
+        Device::Reference | Device::Cpu(_) => HOST_KV_BYTES,
+    };
+    config.kv_budget_bytes.unwrap_or(default)
+}
