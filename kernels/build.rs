@@ -4,7 +4,7 @@
 //! says so when a GPU is to be used.
 //!
 //! `HEARTH_HIP_TARGETS` chooses what is made: a list of `gfx…`, `sm_90`, `host` (the library that the emulation runs) and `host-asan` (the same under the address sanitizer), or `none`. By default
-//! all GPU targets. What was asked for by name and cannot be made fails the build.
+//! all GPU targets in release builds, and none in debug builds, which need not wait for them. What was asked for by name and cannot be made fails the build.
 
 use std::env;
 use std::error::Error;
@@ -24,13 +24,22 @@ const FLAGS: [&str; 4] = ["-std=c++20", "-O3", "-Wall", "-Wextra"];
 
 fn main() -> Outcome<()> {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=hip");
+    for entry in fs::read_dir("hip")? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|kind| ["hip", "h", "cpp"].iter().any(|source| kind == *source))
+        {
+            println!("cargo::rerun-if-changed={}", path.display());
+        }
+    }
     for name in ["HIP_CLANG", "HEARTH_HIP_TARGETS", "HIP_PTXAS"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     let asked = env::var("HEARTH_HIP_TARGETS").ok();
     let targets: Vec<&str> = match asked.as_deref() {
+        None if env::var("PROFILE").is_ok_and(|profile| profile != "release") => Vec::new(),
         None => AMD.into_iter().chain([NVIDIA]).collect(),
         Some("none") => Vec::new(),
         Some(list) => list.split(',').collect(),

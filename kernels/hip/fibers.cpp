@@ -122,7 +122,7 @@ void enter(Context& context, const Stack& stack, void (*entry)()) {
 #endif
 #if defined(__x86_64__)
     // As after a call: the return address lies at a multiple of 16, less 8.
-    void** top = reinterpret_cast<void**>(stack.top()) - 2;
+    void** top = reinterpret_cast<void**>(stack.top()) - 1;
     *--top = reinterpret_cast<void*>(entry);
     for (int saved = 0; saved < 6; ++saved) *--top = nullptr;
     context.stack_pointer = top;
@@ -371,6 +371,12 @@ u64 exchange(Group group, u64 value, u32 from) {
     processor->fibers[thread].slots[slot] = value;
     wait(group);
     return processor->fibers[from].slots[slot];
+}
+
+void gather(Group group, u64 value, u32 first, u32 count, u64* out) {
+    exchange(group, value, first);
+    const u32 slot = (processor->fibers[processor->current].exchanges - 1) % 2;
+    for (u32 i = 0; i < count; ++i) out[i] = processor->fibers[first + i].slots[slot];
 }
 
 void* shared(const void* key, size_t bytes) {

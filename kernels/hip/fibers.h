@@ -13,7 +13,7 @@
 #include <cstdint>
 
 #define DEVICE static inline __attribute__((always_inline))
-#define CONSTANT static const
+#define DEVICE_MEMBER inline __attribute__((always_inline))
 
 // A kernel that the loader found by name.
 struct HostKernel {
@@ -41,6 +41,8 @@ u32 block_index(u32 axis);
 void wait(Group group);
 // Gives `value` to the group and returns what thread `from` of the block, one of the group, gave in the same exchange.
 u64 exchange(Group group, u64 value, u32 from);
+// As exchange, with the values of `count` threads of the group.
+void gather(Group group, u64 value, u32 first, u32 count, u64* out);
 // Block memory: the same for all threads of the block that ask with the same key.
 void* shared(const void* key, size_t bytes);
 void* dynamic_shared();
@@ -86,3 +88,5 @@ template <typename T>
 DEVICE T load_once(const T* from) {
     return *from;
 }
+DEVICE void copy_aside(void* to, const void* from) { *static_cast<u32x4*>(to) = *static_cast<const u32x4*>(from); }
+DEVICE void wait_for_copies() {}

@@ -1,3 +1,11 @@
 // All kernels as one image: one module to load on each device.
-#include "rowwise.hip"
+#include "attention.hip"
+#include "attention_plain.hip"
+#include "embed.hip"
+#include "experts.hip"
+#include "matmul.hip"
+#include "matvec.hip"
 #include "repack.hip"
+#include "rope.hip"
+#include "rowwise.hip"
+#include "sampling.hip"

@@ -57,6 +57,17 @@ enum TensorType : u32 {
         default: break;                                                                                                \
     }
 
+// The same for all types.
+#define FOR_TYPE(type, action)                                                                                         \
+    switch (type) {                                                                                                    \
+        case F32: action(F32); break;                                                                                  \
+        case F16: action(F16); break;                                                                                  \
+        case BF16: action(BF16); break;                                                                                \
+        default: FOR_QUANTISED_TYPE(type, action)                                                                      \
+    }
+
+constexpr bool is_float(u32 t) { return t == F32 || t == F16 || t == BF16; }
+
 constexpr u32 CHUNK = 32;
 constexpr u32 PANEL_CHUNKS = 64;
 

@@ -46,7 +46,7 @@ constexpr u32 WARP = 32;
 #if ON_AMD || ON_NVIDIA
 
 #define DEVICE static inline __attribute__((device, always_inline))
-#define CONSTANT static const __attribute__((constant))
+#define DEVICE_MEMBER inline __attribute__((device, always_inline))
 
 // Defines a kernel. `threads` is the number of threads of its blocks: a launch never asks for more. `blocks` is how many blocks should share a multiprocessor: registers are rationed for it.
 #define KERNEL(name, Args, threads, blocks)                                                                            \
@@ -136,6 +136,17 @@ DEVICE u32 pick_bytes(u32 low, u32 high, u32 selector) {
     return out;
 }
 
+// Where block memory lies in its own space.
+DEVICE u32 shared_address(const void* pointer) {
+    return static_cast<u32>(reinterpret_cast<u64>((const __attribute__((address_space(3))) void*)pointer));
+}
+// Copies 16 bytes from device to block memory, aside of what the thread does next.
+DEVICE void copy_aside(void* to, const void* from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+}
+// Waits until all copies of this thread are done; a barrier shows them to others.
+DEVICE void wait_for_copies() { asm volatile("cp.async.commit_group;\ncp.async.wait_group 0;" ::: "memory"); }
+
 DEVICE float exp2_fast(float x) {
     float out;
     asm("ex2.approx.f32 %0, %1;" : "=f"(out) : "f"(x));
@@ -176,6 +187,11 @@ DEVICE T load_once(const T* from) {
 
 // Adds to a counter in device memory that blocks share, and returns what it held before.
 DEVICE u32 count_up(u32* counter) { return __atomic_fetch_add(counter, 1u, __ATOMIC_SEQ_CST); }
+
+#if ON_AMD
+DEVICE void copy_aside(void* to, const void* from) { *static_cast<u32x4*>(to) = *static_cast<const u32x4*>(from); }
+DEVICE void wait_for_copies() {}
+#endif
 
 // --------------------------------------------------------------------- host
 #else
@@ -256,12 +272,16 @@ DEVICE i32 round_to_int(float x) { return bit_cast<i32>(x + 12582912.0f) - bit_c
 DEVICE float exponential(float x) {
     constexpr float LOG2_E = 1.44269502f;
     constexpr float LOG2_E_REST = 1.92596299e-8f;
+    // Far below zero all is zero, and products stay finite. (NaN is not below.)
+    x = x < -200.0f ? -200.0f : x;
     const float whole = x * LOG2_E;
     const float rest = __builtin_fmaf(x, LOG2_E, -whole) + x * LOG2_E_REST;
     const float power = exp2_fast(whole);
-    // exp2(whole + rest) = exp2(whole) * (1 + rest * ln 2), to first order; an infinite x keeps its limit.
-    return is_finite(x) && is_finite(power) ? __builtin_fmaf(power, rest * 0.693147182f, power) : power;
+    // exp2(whole + rest) = exp2(whole) * (1 + rest * ln 2), to first order; infinity stays.
+    return is_finite(power) ? __builtin_fmaf(power, rest * 0.693147182f, power) : power;
 }
+// exp(x) with the rounding of x * log2(e) in it: where the result is rounded to f16 anyway.
+DEVICE float exponential_fast(float x) { return exp2_fast(x * 1.44269502f); }
 // tanh(x) = 1 - 2 / (exp(2x) + 1), and x itself near zero, where that would lose digits.
 DEVICE float hyperbolic_tangent(float x) {
     const float square = x * x;

@@ -7,8 +7,14 @@
 
 mod operands;
 
+pub mod attention;
+pub mod embed;
+pub mod experts;
+pub mod matrix;
 pub mod repack;
+pub mod rope;
 pub mod rowwise;
+pub mod sampling;
 
 use std::sync::Arc;
 
@@ -51,7 +57,14 @@ macro_rules! kernels {
 
 kernels! {
     rms_norm layer_norm head_norm write_forms activate add soft_cap gather_rows
-    repack
+    repack embed rope_angles rope_write
+    matvec_1 matvec_4 gated_matvec_1 gated_matvec_4 expert_matvec
+    matmul_16 matmul_64 matmul_128 add_splits
+    attention_prefill_64 attention_prefill_80 attention_prefill_96 attention_prefill_128 attention_prefill_256
+    attention_decode_64 attention_decode_80 attention_decode_96 attention_decode_128 attention_decode_256
+    attention_plain
+    choose_experts order_slots add_experts
+    top_logits
 }
 
 impl Kernels {

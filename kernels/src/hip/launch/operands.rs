@@ -94,6 +94,11 @@ impl<'a> Operands<'a> {
         Ok(view.address() as u64)
     }
 
+    /// Holds views that the kernel reaches through addresses in device memory.
+    pub(super) fn hold(&mut self, views: &'a [View]) {
+        self.views.extend(views);
+    }
+
     /// As [`Operands::address`], 0 for no view.
     pub(super) fn optional(
         &mut self,
