@@ -1,4 +1,4 @@
-//! Hearth's gRPC contract, generated from the `.proto` files beside this crate. Their comments are the documentation.
+//! Hearth's gRPC contract, generated from the `.proto` files beside this crate. Their comments are the documentation. Beside it, what every call says in its metadata: its caller's deadline.
 #![allow(
     missing_docs,
     clippy::allow_attributes_without_reason,
@@ -6,6 +6,10 @@
     clippy::too_many_lines,
     reason = "generated code"
 )]
+
+mod deadline;
+
+pub use deadline::time_left;
 
 /// `hearth.inference.v1`: generation and the models of one device.
 pub mod inference {

@@ -30,7 +30,7 @@ pub(crate) struct Load {
     #[arg(long)]
     pin: bool,
     /// Unload it when it has not been used for this time (10m, 2h)
-    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     keep_alive: Option<Duration>,
     /// Unload this model once the new one's plan stands
     #[arg(

@@ -62,22 +62,6 @@ pub(crate) fn per_second(steps: u32, time: Duration) -> Option<f64> {
     (steps > 0 && seconds > 0.0).then(|| f64::from(steps) / seconds)
 }
 
-/// Reads `1500ms`, `10s`, `5m`, `2h`; a bare number is seconds.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let unit_ms: f64 = match &text[digits.len()..] {
-        "ms" => 1.0,
-        "" | "s" => 1e3,
-        "m" => 60e3,
-        "h" => 3600e3,
-        other => return Err(format!("unit `{other}` is not one of ms, s, m, h")),
-    };
-    let amount: f64 = digits
-        .parse()
-        .map_err(|_| "a duration looks like 500ms, 10s, 5m or 2h".to_owned())?;
-    Duration::try_from_secs_f64(amount * unit_ms / 1e3).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,17 +97,6 @@ mod tests {
             (125_000_000_000, "2m05s"),
         ] {
             assert_eq!(duration(Duration::from_nanos(nanos)), expected);
-        }
-    }
-
-    #[test]
-    fn typed_durations() {
-        assert_eq!(parse_duration("1500ms"), Ok(Duration::from_millis(1500)));
-        assert_eq!(parse_duration("2.5s"), Ok(Duration::from_millis(2500)));
-        assert_eq!(parse_duration("10"), Ok(Duration::from_secs(10)));
-        assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
-        for bad in ["", "s", "5d", "-1s", "NaN", "1e400"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }
 

@@ -7,12 +7,11 @@ use std::{
     time::Duration,
 };
 
+use bytesize::ByteSize;
 use clap::{Args, Parser};
+use humantime::parse_duration;
 
-use crate::{
-    listen::Address,
-    units::{ByteSize, parse_duration},
-};
+use crate::listen::Address;
 
 mod device;
 

@@ -29,7 +29,6 @@ mod request;
 mod serve;
 mod status;
 mod text_pool;
-pub mod units;
 
 pub use config::{Config, Flags};
 pub use listen::{Address, Listener};

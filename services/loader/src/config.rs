@@ -7,12 +7,11 @@ use std::{
     time::Duration,
 };
 
+use bytesize::ByteSize;
 use clap::{Args, Parser};
+use humantime::parse_duration;
 
-use crate::{
-    id::ModelId,
-    units::{ByteSize, parse_duration},
-};
+use crate::id::ModelId;
 
 /// Keeps GGUF model files warm on this node and hands them to inference services.
 ///

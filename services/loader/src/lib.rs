@@ -36,7 +36,6 @@ mod service;
 pub mod socket;
 mod status;
 mod token;
-pub mod units;
 
 pub use clock::Clock;
 pub use config::{Config, Flags};

@@ -28,7 +28,7 @@ const STREAMS: u32 = 4;
 const PROMPT_TOKENS: u32 = 4096;
 const ROUNDS: u32 = 3;
 /// How long the streams run alone in each round.
-const ALONE: Duration = Duration::from_secs(3);
+const ALONE: Duration = Duration::from_secs(2);
 /// How much later than alone a token may come.
 const RATIO_MAX: f64 = 3.0;
 
@@ -37,12 +37,12 @@ async fn main() -> Result<ExitCode> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("m.gguf");
     let model = Llama {
-        n_layers: 8,
-        n_embd: 1024,
-        n_heads: 16,
+        n_layers: 6,
+        n_embd: 512,
+        n_heads: 8,
         n_kv_heads: 4,
-        n_ff: 2816,
-        n_vocab: 16_384,
+        n_ff: 1408,
+        n_vocab: 8192,
         context_length: 8192,
         weight_type: TensorType::Q8_0,
         ..Llama::tiny()
@@ -195,7 +195,7 @@ fn request(n: u32, len: u32, max_tokens: Option<u32>) -> Request {
     Request {
         model: "m".to_owned(),
         prompt: (0..len)
-            .map(|i| 300 + (n * 7919 + i * 31 + i * i % 97) % 16_000)
+            .map(|i| 300 + (n * 7919 + i * 31 + i * i % 97) % 7800)
             .collect(),
         sampling: SamplingParams::GREEDY,
         stopping: Stopping {

@@ -22,7 +22,6 @@ use crate::{
     failure::Failure,
     generate::{Choice, End, View, relay},
     output::{self, Stream},
-    units,
     up::Stop,
 };
 use command::{HELP, Line};
@@ -64,7 +63,7 @@ pub(crate) struct Chat {
     #[arg(short, long)]
     quiet: bool,
     /// Give up on an answer after this time, waiting for the model included (10s, 5m)
-    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
     #[command(flatten)]
     address: InferenceAddress,

@@ -16,7 +16,7 @@ use proto::inference::v1::{
 };
 use tonic::transport::Channel;
 
-use crate::{address::InferenceAddress, failure::Failure, output, progress::Waiting, units};
+use crate::{address::InferenceAddress, failure::Failure, output, progress::Waiting};
 
 pub(crate) use event::kind as kind_name;
 pub(crate) use request::{Choice, End};
@@ -50,7 +50,7 @@ pub(crate) struct Generate {
     #[arg(short, long)]
     quiet: bool,
     /// Give up after this time, waiting for the model included (10s, 5m)
-    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
     #[command(flatten)]
     address: InferenceAddress,

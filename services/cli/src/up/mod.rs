@@ -12,7 +12,7 @@ use crate::{
     address::{Address, InferenceAddress, Peer},
     child::{Child, Log, Plan},
     failure::Failure,
-    output, service, units,
+    output, service,
 };
 
 /// Beyond the time that a service allows itself for draining.
@@ -89,7 +89,7 @@ pub(crate) struct Up {
     #[arg(long, value_name = "BYTES")]
     cache_budget: Option<String>,
     /// How long running work may go on after Ctrl-C
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
     #[command(flatten)]
     telemetry: telemetry::Flags,
