@@ -3,13 +3,15 @@
 tools := justfile_directory() / "target" / "tools"
 python := tools / "venv" / "bin" / "python"
 buf := tools / "node_modules" / ".bin" / "buf"
+llvm_cov := env("LLVM_COV", "llvm-cov-22")
+llvm_profdata := env("LLVM_PROFDATA", "llvm-profdata-22")
 export PATH := tools / "bin" + ":" + env("PATH")
 
 _default:
     @just --list --unsorted
 
 # Everything that must hold on a machine without a GPU.
-check: lint test test-hip oracle test-root test-clients demo-model
+check: lint test test-hip oracle test-root test-clients demo-model fuzz
 
 # Format, clippy, the contract, licences and bans.
 lint: _buf _deny
@@ -40,6 +42,14 @@ test-root:
 # The HIP path without a GPU, in several thread orders and under the address sanitizer. Needs clang 19 or newer.
 test-hip *orders:
     kernels/hip/emulate/test.sh {{ orders }}
+
+# Everything that reads hostile bytes, under a coverage-guided fuzzer for SECONDS per target. Needs a C++ compiler.
+fuzz seconds="20":
+    tests/fuzz/run.sh {{ seconds }}
+
+# Coverage of our own Rust by lines, children of tests included. `test` and `oracle` run in it once more; LLVM 22 reads what rustc 1.95 counts.
+coverage: _llvm-cov _needs-oracle
+    LLVM_COV={{ llvm_cov }} LLVM_PROFDATA={{ llvm_profdata }} cargo llvm-cov --workspace --locked --summary-only --fail-under-lines 80
 
 # Clients in other languages that know only reflection.
 test-clients: _buf _venv
@@ -79,6 +89,10 @@ _venv:
 
 _deny:
     @cargo deny --version >/dev/null 2>&1 || cargo install --locked --root {{ tools }} cargo-deny@0.20.2
+
+_llvm-cov:
+    @command -v {{ llvm_cov }} >/dev/null && command -v {{ llvm_profdata }} >/dev/null || { echo "coverage needs LLVM 22: llvm-cov-22 and llvm-profdata-22, or others named by LLVM_COV and LLVM_PROFDATA"; exit 1; }
+    @cargo llvm-cov --version >/dev/null 2>&1 || cargo install --locked --root {{ tools }} cargo-llvm-cov@0.8.5
 
 _nextest:
     @cargo nextest --version >/dev/null 2>&1 || cargo install --locked --root {{ tools }} cargo-nextest

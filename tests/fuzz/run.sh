@@ -3,7 +3,7 @@
 #
 #   tests/fuzz/run.sh [SECONDS]
 #
-# Needs cargo and a C++ compiler. Corpora stay below target/fuzz and each run goes on from them; what was found lies beside them.
+# Needs cargo and a C++ compiler. Where HEARTH_ORACLE is set, its broken files are seeds, too. Corpora stay below target/fuzz and each run goes on from them; what was found lies beside them.
 set -uo pipefail
 cd "$(dirname "$0")"
 seconds="${1:-20}"

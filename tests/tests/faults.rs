@@ -56,7 +56,7 @@ async fn a_stream_survives_the_death_of_the_daemon() {
     e2e::proc::drop_page_cache(&file).expect("the cache can be dropped");
 
     // The daemon reads slowly enough to be caught in the middle.
-    let slow = Launch::new().flags(["--read-rate-max", "64MiB"]);
+    let slow = Launch::new().flags(["--read-rate-max", "16MiB"]);
     let mut daemon = Daemon::start(home.path(), &models, &slow).await;
     let service = Service::start(home.path(), "inference", &daemon, &Launch::new()).await;
     let request = client::greedy("big", &[1, 2, 3, 4], 3);

@@ -116,7 +116,10 @@ fn assert_same(one: &Result<Directory, ParseError>, other: &Result<Directory, Pa
     }
 }
 
-/// Every type of value, tensors of several types and ranks, experts, a split, version 2, another alignment.
+/// Most bytes of a broken file that an input holds; what lies behind is said to be there.
+const BROKEN_BYTES_MAX: usize = 4000;
+
+/// Every type of value, tensors of several types and ranks, experts, a split, version 2, another alignment; and broken files, where they are given.
 pub fn seeds() -> Vec<Vec<u8>> {
     let plain = || Writer::new().metadata("general.architecture", "llama");
     let experts = plain()
@@ -142,6 +145,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
     writers
         .into_iter()
         .flat_map(|writer| seeds_of(writer, 24))
+        .chain(crate::broken_files().iter().map(|file| {
+            let (header, beyond) = file.split_at(file.len().min(BROKEN_BYTES_MAX));
+            seed(u16::MAX, beyond.len() as u64, header)
+        }))
         .collect()
 }
 
@@ -176,11 +183,13 @@ fn every_array(writer: Writer) -> Writer {
 fn seeds_of(writer: Writer, prefix_len: u16) -> [Vec<u8>; 2] {
     let header = writer.finish().expect("seeds are valid");
     let beyond = header.file_len - header.bytes.len() as u64;
-    [u16::MAX, prefix_len].map(|prefix_len| {
-        let mut seed = Vec::with_capacity(PREAMBLE_BYTES + header.bytes.len());
-        seed.extend(prefix_len.to_le_bytes());
-        seed.extend(beyond.to_le_bytes());
-        seed.extend_from_slice(&header.bytes);
-        seed
-    })
+    [u16::MAX, prefix_len].map(|prefix_len| seed(prefix_len, beyond, &header.bytes))
+}
+
+fn seed(prefix_len: u16, beyond: u64, header: &[u8]) -> Vec<u8> {
+    let mut seed = Vec::with_capacity(PREAMBLE_BYTES + header.len());
+    seed.extend(prefix_len.to_le_bytes());
+    seed.extend(beyond.to_le_bytes());
+    seed.extend_from_slice(header);
+    seed
 }

@@ -18,7 +18,29 @@ pub mod tokenizer;
 pub mod tokenizer_metadata;
 mod vocabulary;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// The broken and odd model files of `$HEARTH_ORACLE`; none where that is not given.
+///
+/// # Panics
+/// If it is given and they cannot be read.
+pub(crate) fn broken_files() -> Vec<Vec<u8>> {
+    let Some(oracle) = std::env::var_os("HEARTH_ORACLE") else {
+        return Vec::new();
+    };
+    let folder = Path::new(&oracle).join("malformed/open");
+    let entries = folder.read_dir().expect("the oracle has broken files");
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "gguf")
+        })
+        .collect();
+    paths.sort();
+    let read = |path: &PathBuf| std::fs::read(path).expect("a readable file");
+    paths.iter().map(read).collect()
+}
 
 /// Writes `seeds` into the corpus, the first folder among the arguments. Without one (when a single input is run again) it does nothing.
 ///
@@ -30,7 +52,7 @@ pub fn plant(seeds: &[Vec<u8>]) {
         return;
     };
     for (index, seed) in seeds.iter().enumerate() {
-        let path = Path::new(&corpus).join(format!("seed-{index:02}"));
+        let path = Path::new(&corpus).join(format!("seed-{index:03}"));
         std::fs::write(&path, seed).expect("the corpus folder takes seeds");
     }
 }

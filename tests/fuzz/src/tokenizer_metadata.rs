@@ -157,14 +157,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (1, "aa"),
         (4, "▁"),
     ];
-    vec![
+    let seeds = [
         header(small_byte_level()),
         header(small_sentence_piece()),
         header(byte_level("llama-bpe")),
         header(sentence_piece(true)),
         description([0, 1, 0b1101_0010], &bytes, &[[0, 1], [3, 0]]),
         description([1, 0, 0b1111_1001], &pieces, &[]),
-    ]
+    ];
+    seeds.into_iter().chain(crate::broken_files()).collect()
 }
 
 fn small_byte_level() -> Metadata {
