@@ -3,6 +3,7 @@
 //! Most commands are clients of the two services; `inspect` needs neither, and `up` and `demo` start both as children of this same executable.
 
 mod address;
+mod bench;
 mod chat;
 mod child;
 mod demo;
@@ -16,6 +17,7 @@ mod progress;
 mod service;
 mod status_text;
 mod table;
+mod top;
 mod units;
 mod up;
 
@@ -41,6 +43,7 @@ Examples:
   hearth generate -m llama/8b 'Once upon'      stream a completion from another terminal
   cat prompt.txt | hearth generate -m llama/8b -
   hearth chat -m llama/8b                      talk with it
+  hearth bench -m llama/8b --streams 1,8       how fast it is
   hearth inspect ~/models/llama/8b.gguf        what a file holds, without any service
 
 Exit status: 0 done, 64 wrong usage or request, 65 unusable file, 66 no such file or model,
@@ -82,6 +85,15 @@ enum Command {
     ///
     /// Talks to the loader daemon alone: every inference service of the node then finds the model warm.
     Prefetch(load::Prefetch),
+    /// Measure prefill, decode and time to first token
+    ///
+    /// Asks the service as any client does, so the figures hold for clients: prompts of drawn tokens, greedy answers that go on past the model's end, no prefix found again. One
+    /// request goes ahead and is told apart, because it may wait for weights.
+    Bench(bench::Bench),
+    /// Watch what the models of a device are doing
+    ///
+    /// Steps (forward passes), how many of them worked for eight rows or more, waits for weights and bytes fetched, per second, from the counters that ModelService publishes.
+    Top(top::Top),
     /// Run the loader daemon (as hearth-loader does)
     #[command(hide = true)]
     Loader(Box<Service<loader::Flags>>),
@@ -112,6 +124,8 @@ impl Command {
             Command::Load(load) => block_on(load.run()),
             Command::Unload(unload) => block_on(unload.run()),
             Command::Prefetch(prefetch) => block_on(prefetch.run()),
+            Command::Bench(bench) => block_on(bench.run()),
+            Command::Top(top) => block_on(top.run()),
             Command::Loader(service) => service.run(),
             Command::Inference(service) => service.run(),
         }

@@ -220,18 +220,23 @@ fn counter_facts(counters: &PlanCounters) -> [(&'static str, Option<String>); 5]
     ]
 }
 
-fn device_words(device: &DeviceInfo) -> String {
+/// `device cpu: 2 threads; weights 1.0 GiB of 4.0 GiB`.
+pub(crate) fn device_words(device: &DeviceInfo) -> String {
     let of = match device.weights_budget_bytes {
         0 => String::new(),
         budget => format!(" of {}", units::bytes(budget)),
     };
     let resident = units::bytes(device.weights_resident_bytes);
+    format!("device {}; weights {resident}{of}", device_name(device))
+}
+
+/// `cpu: 2 threads`.
+pub(crate) fn device_name(device: &DeviceInfo) -> String {
     // Descriptions may begin with the kind, which nobody has to read twice.
     let description = device.description.strip_prefix(&device.kind);
     let description = description.unwrap_or(&device.description);
-    let description = one_line(description.trim_start_matches([':', ' ']));
-    let kind = one_line(&device.kind);
-    format!("device {kind}: {description}; weights {resident}{of}")
+    let description = description.trim_start_matches([':', ' ']);
+    one_line(&format!("{}: {description}", device.kind))
 }
 
 /// One model as JSON.

@@ -96,6 +96,44 @@ impl Drop for Waiting {
     }
 }
 
+/// Counts rounds of work, where a person looks.
+pub(crate) struct Steps(Option<ProgressBar>);
+
+impl Steps {
+    /// Work of so many rounds.
+    pub(crate) fn new(rounds: u64) -> Steps {
+        if !output::stderr().is_terminal {
+            return Steps(None);
+        }
+        let bar = ProgressBar::new(rounds);
+        let style = ProgressStyle::with_template("[{bar:32}] {pos} of {len} runs, {elapsed}");
+        let style = style.expect("the template is a constant that a test renders");
+        bar.set_style(style.progress_chars("=> "));
+        bar.enable_steady_tick(Duration::from_millis(500));
+        Steps(Some(bar))
+    }
+
+    /// One round is over.
+    pub(crate) fn done(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.inc(1);
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn clear(&mut self) {
+        if let Some(bar) = self.0.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 /// Decides which progress is worth a line: each new phase, then every tenth of it.
 pub(crate) struct Milestones {
     subject: String,
@@ -166,6 +204,9 @@ mod tests {
         Progress::new("m\x1b").clear();
         let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
         assert!(style.is_ok());
+        let style = ProgressStyle::with_template("[{bar:32}] {pos} of {len} runs, {elapsed}");
+        assert!(style.is_ok());
         Waiting::new("m").clear();
+        Steps::new(2).done();
     }
 }

@@ -115,7 +115,11 @@ fn way_out(code: Code, details: &ErrorDetails) -> Option<Cow<'static, str>> {
     if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
         return Some(format!("try again in {}", units::duration(delay)).into());
     }
+    let reason = details.error_info().map(|info| info.reason.as_str());
     match code {
+        Code::FailedPrecondition if reason == Some("NO_CHAT_TEMPLATE") => {
+            Some("`hearth generate` goes on from plain text".into())
+        }
         Code::NotFound => Some("`hearth models` lists what is there".into()),
         Code::ResourceExhausted => Some("try again later".into()),
         Code::DeadlineExceeded => Some("allow more time with --timeout".into()),

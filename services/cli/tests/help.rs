@@ -25,7 +25,8 @@ fn help_lists_what_people_use_and_hides_what_they_do_not() {
     let text = stdout(&output);
     assert!(output.status.success());
     for command in [
-        "up", "demo", "generate", "models", "inspect", "load", "unload", "prefetch",
+        "up", "demo", "generate", "chat", "models", "inspect", "load", "unload", "prefetch",
+        "bench", "top",
     ] {
         assert!(
             text.contains(&format!("\n  {command} ")),
@@ -52,6 +53,9 @@ fn every_command_explains_itself() {
         "load",
         "unload",
         "prefetch",
+        "chat",
+        "bench",
+        "top",
         "loader",
         "inference",
     ] {
@@ -74,6 +78,10 @@ fn usage_errors_exit_with_64() {
         &["inspect"],
         &["generate", "--top-k", "many", "x"],
         &["demo", "--max-tokens", "0"],
+        &["bench", "--streams", "0"],
+        &["bench", "--streams", "1,x"],
+        &["chat", "--temperature", "hot"],
+        &["top", "--interval", "soon"],
     ] {
         let output = hearth(args);
         assert_eq!(
@@ -97,6 +105,9 @@ fn a_service_that_is_away_is_named_on_one_line() {
         &["models", "--server", &server][..],
         &["generate", "--server", &server, "x"],
         &["load", "m", "--server", &server],
+        &["chat", "-m", "m", "--server", &server],
+        &["bench", "--server", &server],
+        &["top", "--server", &server],
     ] {
         let output = hearth(args);
         let text = stderr(&output);

@@ -52,12 +52,25 @@ pub(crate) struct Generate {
     /// Give up after this time, waiting for the model included (10s, 5m)
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
+    /// Share cached prompt prefixes only with requests of the same salt
+    #[arg(
+        long,
+        value_name = "SALT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    cache_salt: String,
+    /// Name the request, for logs and traces
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    request_id: String,
     #[command(flatten)]
     address: InferenceAddress,
     #[command(flatten)]
     choice: request::Choice,
     #[command(flatten)]
     end: request::End,
+    #[command(flatten)]
+    language: request::Language,
     #[command(flatten)]
     report: request::Report,
 }
@@ -101,8 +114,10 @@ impl Generate {
             prompt: Some(prompt),
             sampling: Some(self.choice.to_proto()),
             stopping: Some(self.end.to_proto()),
+            constraint: self.language.to_proto(),
             output: self.report.to_proto(),
-            ..GenerateRequest::default()
+            cache_salt: self.cache_salt.clone(),
+            request_id: self.request_id.clone(),
         })
     }
 }

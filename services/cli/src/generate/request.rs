@@ -1,7 +1,9 @@
 //! Flags that shape a completion, and their messages.
 
 use clap::Args;
-use proto::inference::v1::{LogitBias, OutputOptions, Sampling, Stopping};
+use proto::inference::v1::{
+    Constraint, LogitBias, OutputOptions, Sampling, Stopping, constraint::Kind,
+};
 
 /// How tokens are chosen. What is left out stays at the service's default: greedy, nothing cut off, nothing penalised.
 #[derive(Args, Clone, Debug, Default)]
@@ -87,6 +89,42 @@ impl End {
     }
 }
 
+/// What the output may be. A value that begins with `@` names a file that holds it.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Constraint")]
+#[group(multiple = false)]
+pub(crate) struct Language {
+    /// Only JSON that fits this schema; @FILE reads it from a file
+    #[arg(long, value_name = "SCHEMA", value_parser = text_or_file)]
+    pub(crate) json_schema: Option<String>,
+    /// Only text that matches this regular expression as a whole; @FILE reads it from a file
+    #[arg(long, value_name = "REGEX", value_parser = text_or_file)]
+    pub(crate) regex: Option<String>,
+    /// Only words of this grammar, in Lark's notation; @FILE reads it from a file
+    #[arg(long, value_name = "GRAMMAR", value_parser = text_or_file)]
+    pub(crate) grammar: Option<String>,
+}
+
+impl Language {
+    /// As the service takes it.
+    pub(crate) fn to_proto(&self) -> Option<Constraint> {
+        let kinds = [
+            self.json_schema.clone().map(Kind::JsonSchema),
+            self.regex.clone().map(Kind::Regex),
+            self.grammar.clone().map(Kind::Grammar),
+        ];
+        let kind = kinds.into_iter().flatten().next()?;
+        Some(Constraint { kind: Some(kind) })
+    }
+}
+
+fn text_or_file(value: &str) -> Result<String, String> {
+    match value.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}")),
+        None => Ok(value.to_owned()),
+    }
+}
+
 /// What is reported besides text.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Report")]
@@ -135,6 +173,20 @@ mod tests {
         assert_eq!(Choice::default().to_proto(), Sampling::default());
         assert_eq!(End::default().to_proto(), Stopping::default());
         assert_eq!(Report::default().to_proto(), None);
+        assert_eq!(Language::default().to_proto(), None);
+    }
+
+    #[test]
+    fn a_language_is_written_out_or_read() {
+        let language = Language {
+            regex: Some("a+".to_owned()),
+            ..Language::default()
+        };
+        let kind = language.to_proto().and_then(|constraint| constraint.kind);
+        assert_eq!(kind, Some(Kind::Regex("a+".to_owned())));
+        assert_eq!(text_or_file("a@b"), Ok("a@b".to_owned()));
+        let missing = text_or_file("@/nowhere/at/all").expect_err("there is no such file");
+        assert!(missing.contains("/nowhere/at/all"), "{missing}");
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub(super) fn environment() -> Environment<'static> {
     minijinja_contrib::add_to_environment(&mut environment);
     environment.add_filter("tojson", dumps::tojson);
     environment.add_test("callable", is_callable);
+    environment.add_test("iterable", is_iterable);
     environment.add_function("raise_exception", raise_exception);
     // Tells of the renderer, not of the conversation.
     environment.remove_global("debug");
@@ -57,6 +58,11 @@ fn raise_exception(message: &Value) -> Result<Value, Error> {
 fn is_callable(value: &Value) -> bool {
     let name = value.as_object().map(|object| object.type_name());
     name.is_some_and(|name| name.contains("Macro") || name.contains("Function"))
+}
+
+/// In Python nothing at all is not iterable, though what is not defined is.
+fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
 }
 
 #[cfg(test)]
@@ -168,6 +174,10 @@ pub(super) mod tests {
         check(
             "{{ 'x' is string }}{{ {} is mapping }}{{ [] is iterable }}{{ none is none }}{{ missing is defined }}{{ raise_exception is callable }}",
             "TrueTrueTrueTrueFalseTrue",
+        );
+        check(
+            "{{ none is iterable }}{{ missing is iterable }}{{ 1 is iterable }}{{ 'a' is iterable }}{{ {} is iterable }}",
+            "FalseTrueFalseTrueTrue",
         );
         check(
             "{{ 'abcdef'[::-1] }}{{ [1, 2, 3, 4][1:-1] }}{{ 'abc'[-1] }}",
