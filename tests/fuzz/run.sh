@@ -14,9 +14,10 @@ declare -A options=(
     [directory]="-max_len=4096"
     [tokenizer]="-max_len=1024"
     [tokenizer_metadata]="-max_len=8192"
+    [chat]="-max_len=2048"
     [frames]="-max_len=2304 -use_value_profile=1"
 )
-targets=(directory tokenizer tokenizer_metadata frames)
+targets=(directory tokenizer tokenizer_metadata chat frames)
 
 cargo build --release --locked --bins || exit 1
 programs="$out/$(rustc -vV | sed -n 's/^host: //p')/release"

@@ -11,6 +11,7 @@
 //! # Why no input lies in the tree
 //! Seeds are built by the same writers as the tests' files, so that they stay valid when a format changes. An input that found a fault becomes a seed here, spelled in code, with the fix.
 
+pub mod chat;
 pub mod directory;
 pub mod frames;
 mod input;
