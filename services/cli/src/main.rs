@@ -48,7 +48,7 @@ Examples:
 
 Exit status: 0 done, 64 wrong usage or request, 65 unusable file, 66 no such file or model,
 69 service away, 70 something failed, 75 busy or out of time, 77 not allowed,
-78 cannot be served as configured";
+78 cannot be served as configured, 130 interrupted";
 
 #[derive(Subcommand)]
 enum Command {

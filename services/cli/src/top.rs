@@ -18,7 +18,7 @@ use crate::{
 #[derive(Args, Debug)]
 pub(crate) struct Top {
     /// Time between two looks (500ms, 2s)
-    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = units::parse_duration)]
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     interval: Duration,
     /// Look so many times, then end [default: until Ctrl-C]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]

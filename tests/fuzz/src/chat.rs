@@ -53,12 +53,10 @@ fn templates(source: &str) -> ChatTemplates {
 
 fn conversation(content: &str) -> Conversation {
     let message = |role: &str, content: &str| {
-        Json::object([
-            ("role", Json::from(role)),
-            ("content", Json::from(content)),
-        ])
+        Json::object([("role", Json::from(role)), ("content", Json::from(content))])
     };
-    let tools = r#"[{"type": "function", "function": {"name": "f", "parameters": {"x": [1, 2.5]}}}]"#;
+    let tools =
+        r#"[{"type": "function", "function": {"name": "f", "parameters": {"x": [1, 2.5]}}}]"#;
     Conversation {
         messages: vec![message("user", content), message("assistant", "ok")],
         tools: Some(Json::parse(tools).expect("it is JSON")),
@@ -88,5 +86,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
         let len = u8::try_from(content.len()).expect("they are short");
         [&[len], content.as_bytes(), source.as_bytes()].concat()
     };
-    sources.into_iter().zip(contents.into_iter().cycle()).map(seed).collect()
+    sources
+        .into_iter()
+        .zip(contents.into_iter().cycle())
+        .map(seed)
+        .collect()
 }

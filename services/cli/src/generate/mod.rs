@@ -16,7 +16,7 @@ use proto::inference::v1::{
 };
 use tonic::transport::Channel;
 
-use crate::{address::InferenceAddress, failure::Failure, output, progress::Waiting};
+use crate::{address::InferenceAddress, failure::Failure, output, progress::Waiting, up::Stop};
 
 pub(crate) use event::kind as kind_name;
 pub(crate) use request::{Choice, End};
@@ -85,7 +85,12 @@ impl Generate {
             call.set_timeout(timeout);
         }
         let mut view = View::new(self.json, self.report.wants_table());
-        let outcome = relay(&mut client, call, &mut view).await;
+        let mut stop = Stop::listen()?;
+        let outcome = tokio::select! {
+            outcome = relay(&mut client, call, &mut view) => outcome,
+            // Dropping the stream cancels the completion.
+            () = stop.asked() => Err(Failure::Interrupted),
+        };
         view.break_line()?;
         outcome?;
         view.show_scores()?;
