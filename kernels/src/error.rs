@@ -98,6 +98,22 @@ pub enum OpError {
         /// Bytes that were given.
         found: u64,
     },
+    /// The device does not have the operation.
+    #[error("{op}: {device} does not have this operation")]
+    NotOnDevice {
+        /// The operation.
+        op: &'static str,
+        /// Kind of the device.
+        device: &'static str,
+    },
+    /// A row goes to an expert whose weights were not given.
+    #[error("{op}: expert {expert} is needed and not there")]
+    Expert {
+        /// The operation.
+        op: &'static str,
+        /// Which one.
+        expert: u32,
+    },
     /// The machine does not have the memory, or the size does not fit into an address.
     #[error("no memory for shape {shape:?}")]
     Memory {

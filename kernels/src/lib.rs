@@ -28,6 +28,7 @@ mod picks;
 mod readout;
 mod recording;
 mod rope;
+mod routing;
 
 pub mod ops;
 
@@ -44,11 +45,12 @@ pub use error::OpError;
 pub use hip::HipOptions;
 pub use index::{IndexLimits, RowIndex, RowPlace, StepRows, StepShape};
 pub use kv::{KvShape, KvStore, KvType};
-pub use ops::{Activation, AttentionParams, Linear};
+pub use ops::{Activation, AttentionParams, ExpertNetwork, Linear};
 pub use picks::Picks;
 pub use readout::Readout;
 pub use recording::Recording;
 pub use rope::{RopeKind, RopeParams, RopeScaling, RopeTable};
+pub use routing::{Routing, RoutingParams, RoutingSize, Scoring};
 pub use tensor::{Owner, Tensor};
 
 /// Files are little-endian and are read as they lie in memory.

@@ -21,6 +21,19 @@ pub enum RopeScaling {
         /// `{arch}.rope.scaling.factor`.
         factor: f32,
     },
+    /// YaRN: pairs that turn slowly are divided by `factor`, those that turn fast are left alone, and a ramp leads from one to the other. Source: arXiv:2309.00071.
+    Yarn {
+        /// `{arch}.rope.scaling.factor`.
+        factor: f32,
+        /// Positions that the model was trained with before it was stretched.
+        original_context: u32,
+        /// Pairs that turn more often than this over those positions are left alone.
+        beta_fast: f32,
+        /// Pairs that turn less often are stretched in full.
+        beta_slow: f32,
+        /// Whether the ends of the ramp are rounded outward to whole pairs.
+        truncates: bool,
+    },
 }
 
 /// What a [`RopeTable`] is made from.
@@ -77,6 +90,10 @@ impl RopeTable {
                 match params.scaling {
                     RopeScaling::None => unscaled,
                     RopeScaling::Linear { factor } => unscaled / factor,
+                    RopeScaling::Yarn { factor, .. } => {
+                        let stretched = stretch_of(&params, pair);
+                        unscaled / factor * stretched + unscaled * (1.0 - stretched)
+                    }
                 }
             })
             .collect();
@@ -130,6 +147,40 @@ impl RopeTable {
     }
 }
 
+/// How much of YaRN's stretching a pair gets: 0 for none, 1 for all. Between two pairs, found by how often they turn over the original context, it grows evenly.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the ends of the ramp are wanted in float32"
+)]
+fn stretch_of(params: &RopeParams, pair: usize) -> f32 {
+    let RopeScaling::Yarn {
+        original_context,
+        beta_fast,
+        beta_slow,
+        truncates,
+        ..
+    } = params.scaling
+    else {
+        return 0.0;
+    };
+    let dims = params.dims as f64;
+    let pair_that_turns = |times: f32| {
+        let wave = f64::from(original_context) / (f64::from(times) * 2.0 * std::f64::consts::PI);
+        dims * wave.ln() / (2.0 * f64::from(params.base).ln())
+    };
+    let (mut low, mut high) = (pair_that_turns(beta_fast), pair_that_turns(beta_slow));
+    if truncates {
+        (low, high) = (low.floor(), high.ceil());
+    }
+    let (low, mut high) = (low.max(0.0), high.min(dims - 1.0));
+    if low == high {
+        // So that the ramp has a slope.
+        high += 0.001;
+    }
+    let ramp = (pair as f32 - low as f32) / (high as f32 - low as f32);
+    ramp.clamp(0.0, 1.0)
+}
+
 /// `1 / base^(2 pair / dims)`: exponent and result in float32, the power itself exact to float32.
 #[expect(
     clippy::cast_possible_truncation,
@@ -138,4 +189,63 @@ impl RopeTable {
 fn inverse_frequency(base: f32, pair: usize, dims: usize) -> f32 {
     let exponent = (2 * pair) as f32 / dims as f32;
     1.0 / f64::from(base).powf(f64::from(exponent)) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By transformers 4.57 in float32, for heads of 32, a base of 10,000, a factor of 4 and 512 positions.
+    #[test]
+    fn yarn_stretches_as_others_do() {
+        let check = |truncates, expected: [f32; 8]| {
+            let params = RopeParams {
+                dims: 32,
+                base: 10_000.0,
+                kind: RopeKind::Halves,
+                scaling: RopeScaling::Yarn {
+                    factor: 4.0,
+                    original_context: 512,
+                    beta_fast: 32.0,
+                    beta_slow: 1.0,
+                    truncates,
+                },
+                attn_factor: 1.0,
+            };
+            let table = RopeTable::new(params, None).expect("even");
+            let found = table.inverse_frequencies();
+            for (found, expected) in found[1..].iter().zip(expected) {
+                assert!(
+                    (found / expected - 1.0).abs() < 1e-5,
+                    "{found} is not {expected}"
+                );
+            }
+        };
+        check(
+            true,
+            [
+                0.562_341_33,
+                0.282_346_22,
+                0.139_721_94,
+                0.067_857_14,
+                0.032_133_788,
+                0.014_682_004,
+                0.006_350_998,
+                0.002_5,
+            ],
+        );
+        check(
+            false,
+            [
+                0.562_341_33,
+                0.301_406_47,
+                0.147_340_88,
+                0.070_398_636,
+                0.032_582_846,
+                0.014_383_359,
+                0.005_873_113,
+                0.002_5,
+            ],
+        );
+    }
 }

@@ -1,9 +1,11 @@
 //! The processor: instructions chosen once, a pool of threads, scratch memory.
 
+mod activation;
 mod arch;
 mod attention;
 mod formats;
 mod matmul;
+mod norm;
 mod rows;
 mod rowwise;
 mod scratch;
@@ -140,6 +142,30 @@ impl Cpu {
         n_heads: usize,
     ) {
         rowwise::rope(self, x, places, table, n_heads);
+    }
+
+    pub(crate) fn head_norm(&self, x: &mut [f32], weight: Vector, eps: f32) {
+        norm::head_norm(self, x, weight, eps);
+    }
+
+    pub(crate) fn layer_norm(
+        &self,
+        x: Activations,
+        weight: Vector,
+        bias: Option<Vector>,
+        eps: f32,
+        out: &mut [f32],
+    ) {
+        norm::layer_norm(self, x, weight, bias, eps, out);
+    }
+
+    pub(crate) fn activate_alone(&self, x: &mut [f32], activation: Activation) {
+        rowwise::activate_alone(self, x, activation);
+    }
+
+    /// Does the same to pieces of `x`, wherever they are cut.
+    pub(crate) fn in_place(&self, x: &mut [f32], f: impl Fn(&mut [f32]) + Sync) {
+        rowwise::in_place(self, x, f);
     }
 
     pub(crate) fn attention(&self, job: AttentionJob, out: &mut [f32]) {

@@ -1,7 +1,8 @@
 //! Operations that look at one row, or one element, at a time. Rows go to different threads, sums never do.
 
 use super::Cpu;
-use super::simd::{Kernel, Simd, exp};
+use super::activation::{active, let_through};
+use super::simd::{Kernel, Simd};
 use crate::index::RowPlace;
 use crate::operands::{Activations, Vector};
 use crate::ops::Activation;
@@ -112,26 +113,53 @@ impl Kernel for Activate<'_> {
             simd.store(
                 simd.mul(
                     active(simd, self.activation, simd.load(gate)),
-                    simd.load(up),
+                    let_through(simd, self.activation, simd.load(up)),
                 ),
                 out,
             );
         }
         let mut last = S::partial(up_tail);
         let gate = active(simd, self.activation, simd.load(&S::partial(gate_tail)));
-        simd.store(simd.mul(gate, simd.load(&last)), &mut last);
+        let up = let_through(simd, self.activation, simd.load(&last));
+        simd.store(simd.mul(gate, up), &mut last);
         out_tail.copy_from_slice(&last.as_ref()[..out_tail.len()]);
     }
 }
 
-#[inline(always)]
-fn active<S: Simd>(simd: S, activation: Activation, x: S::F32) -> S::F32 {
-    match activation {
-        Activation::Silu => {
-            let negative = simd.sub(simd.splat(0.0), x);
-            simd.div(x, simd.add(simd.splat(1.0), exp(simd, negative)))
+/// `x[i] = activation(x[i])`
+pub(super) fn activate_alone(cpu: &Cpu, x: &mut [f32], activation: Activation) {
+    let work = EXP_WORK * x.len();
+    cpu.workers.for_each(x.chunks_mut(SPAN_LEN), work, |x| {
+        cpu.isa.run(ActivateAlone { x, activation });
+    });
+}
+
+struct ActivateAlone<'a> {
+    x: &'a mut [f32],
+    activation: Activation,
+}
+
+impl Kernel for ActivateAlone<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (chunks, tail) = S::chunks_mut(self.x);
+        for chunk in chunks {
+            let x = active(simd, self.activation, simd.load(chunk));
+            simd.store(x, chunk);
         }
+        let mut last = S::partial(tail);
+        let x = active(simd, self.activation, simd.load(&last));
+        simd.store(x, &mut last);
+        tail.copy_from_slice(&last.as_ref()[..tail.len()]);
     }
+}
+
+/// Does the same to pieces of `x`, wherever they are cut.
+pub(super) fn in_place(cpu: &Cpu, x: &mut [f32], f: impl Fn(&mut [f32]) + Sync) {
+    let work = x.len();
+    cpu.workers.for_each(x.chunks_mut(SPAN_LEN), work, f);
 }
 
 /// Rotates pair `i` of every head of each row by `position · frequency[i]`. `x`: `[rows, n_heads * head_dim]`.

@@ -10,6 +10,14 @@ use crate::{Device, KvShape, OpError, RowIndex, Tensor, hip};
 pub(super) struct Check(pub(super) &'static str);
 
 impl Check {
+    /// That a device does not have this operation.
+    pub(super) fn not_on(self, device: &Device) -> OpError {
+        OpError::NotOnDevice {
+            op: self.0,
+            device: device.kind(),
+        }
+    }
+
     /// That all operands are on the device of the first.
     pub(super) fn same_device<'a>(
         self,

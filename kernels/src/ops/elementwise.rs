@@ -8,6 +8,14 @@ use crate::{Device, OpError, Tensor, reference};
 pub enum Activation {
     /// `x / (1 + exp(-x))`.
     Silu,
+    /// `x · Φ(x)` by the usual approximation: `x / (1 + exp(-2 sqrt(2/π) (x + 0.044715 x³)))`. Source: arXiv:1606.08415.
+    GeluTanh,
+    /// `x · Φ(x)`, with the normal distribution Φ itself.
+    Gelu,
+    /// `max(x, 0)²`. Source: arXiv:2109.08668.
+    ReluSquared,
+    /// A gate `x / (1 + exp(-1.702 x))` of at most 7, and what it lets through held to ±7 and moved by 1.
+    Clamped,
 }
 
 /// Normalises each row of `x` by its root mean square and scales by `weight`.

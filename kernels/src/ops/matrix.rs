@@ -58,6 +58,48 @@ pub fn embed(rows: &RowIndex, table: &Tensor, out: &mut Tensor) -> Result<(), Op
     Ok(())
 }
 
+/// Adds the table's row of each row's position: `out[r] += table[position of r]`.
+///
+/// `table`: `[n_positions, n_embd]` of any supported type; `out`: `[rows, n_embd]` f32.
+///
+/// # Errors
+/// [`OpError::OutOfRange`] for a position that the table does not have, and the checks on shape, type and device.
+pub fn add_positions(rows: &RowIndex, table: &Tensor, out: &mut Tensor) -> Result<(), OpError> {
+    let check = Check("add_positions");
+    check.same_device(
+        table.device(),
+        &[("rows", rows.device()), ("out", out.device())],
+    )?;
+    let matrix = check.matrix("table", table)?;
+    check.shape("out", out, &[rows.n_rows(), matrix.row_len])?;
+    let places = rows.places();
+    let beyond = |place: &crate::RowPlace| place.position as usize >= matrix.n_rows;
+    if let Some(entry) = places.iter().position(beyond) {
+        return Err(OpError::OutOfRange {
+            op: check.0,
+            what: "position",
+            entry,
+            index: u64::from(places[entry].position),
+            limit: matrix.n_rows as u64,
+        });
+    }
+    let unpack = unpack(check, "table", &matrix)?;
+    let out = check.activations_mut("out", out)?;
+    match table.device() {
+        Device::Hip(_) => return Err(check.not_on(table.device())),
+        Device::Reference | Device::Cpu(_) => {
+            let mut position = vec![0.0; matrix.row_len];
+            for (row, place) in out.chunks_exact_mut(matrix.row_len).zip(places) {
+                unpack(matrix.row(place.position as usize), &mut position);
+                for (out, value) in row.iter_mut().zip(&position) {
+                    *out += value;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Multiplies each row of `x` with the transposed weight and adds the bias: `out[r, o] = Σ_i weight[o, i] · x[r, i] + bias[o]`.
 ///
 /// `x`: `[rows, n_in]` f32; `out`: `[rows, n_out]` f32. On the cpu device quantised weights meet activations that were quantised to int8 in blocks as long as the

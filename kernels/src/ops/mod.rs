@@ -8,8 +8,16 @@ mod check;
 mod elementwise;
 mod logits;
 mod matrix;
+mod norm;
+mod routing;
+mod scale;
 
 pub use attention::{AttentionParams, attention, rope_and_write};
 pub use elementwise::{Activation, activate, add, rms_norm};
 pub use logits::argmax;
-pub use matrix::{Linear, embed, gated, gather_rows, matmul, matmul_add, matmul_each};
+pub use matrix::{
+    Linear, add_positions, embed, gated, gather_rows, matmul, matmul_add, matmul_each,
+};
+pub use norm::{head_norm, layer_norm};
+pub use routing::{ExpertNetwork, experts, route};
+pub use scale::{activate_alone, clear, gate_rows, scale, soft_cap};

@@ -3,9 +3,13 @@
 //! Numbers that an operation takes and gives are f32. Sums are kept in f64 until they are complete, so that what is left is the rounding of the result and not of the order of a sum: the
 //! other devices are compared with this one, each with its own order.
 
+mod activation;
 mod attention;
+mod norm;
 
+pub(crate) use activation::{CLAMP, GATE_SLOPE, GELU_CUBE, GELU_SLOPE, active, let_through};
 pub(crate) use attention::attention;
+pub(crate) use norm::{head_norm, layer_norm};
 
 use crate::index::RowPlace;
 use crate::layout::Unpack;
@@ -80,10 +84,7 @@ pub(crate) fn add(x: &mut [f32], y: &[f32]) {
 /// `out[i] = activation(gate[i]) · up[i]`
 pub(crate) fn activate(gate: &[f32], up: &[f32], activation: Activation, out: &mut [f32]) {
     for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
-        let active = match activation {
-            Activation::Silu => gate / (1.0 + (-gate).exp()),
-        };
-        *out = active * up;
+        *out = active(activation, gate) * let_through(activation, up);
     }
 }
 

@@ -89,5 +89,9 @@ impl Hip {
 pub(super) fn function(activation: Activation) -> Function {
     match activation {
         Activation::Silu => Function::Silu,
+        Activation::GeluTanh => Function::GeluTanh,
+        Activation::Gelu => Function::Gelu,
+        Activation::ReluSquared => Function::ReluSquared,
+        Activation::Clamped => Function::SwigluClamped,
     }
 }

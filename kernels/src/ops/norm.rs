@@ -1,0 +1,69 @@
+//! Norms besides that of whole rows by their root mean square.
+
+use super::check::Check;
+use crate::{Device, OpError, Tensor, reference};
+
+/// Normalises each head of `x` by its root mean square and scales by `weight`, in place.
+///
+/// `x`: `[rows, n]`, any number of heads beside each other; `weight`: `[head_dim]` F32, where `head_dim` divides `n`. With a weight as long as a row, the row is one head.
+///
+/// # Errors
+/// [`OpError::Shape`] if a row is not a whole number of heads, and the checks on type and device.
+pub fn head_norm(x: &mut Tensor, weight: &Tensor, eps: f32) -> Result<(), OpError> {
+    let check = Check("head_norm");
+    let device = check.same_device(weight.device(), &[("x", x.device())])?;
+    let [rows, cols] = check.two_dims("x", x)?;
+    let head_dim = weight.row_len();
+    let vector = check.vector("weight", weight, head_dim)?;
+    if head_dim == 0 || !cols.is_multiple_of(head_dim) {
+        return Err(OpError::Shape {
+            op: check.0,
+            operand: "x",
+            expected: vec![rows, head_dim],
+            found: x.shape().to_vec(),
+        });
+    }
+    let x = check.activations_mut("x", x)?;
+    match device {
+        Device::Reference => reference::head_norm(x, vector, eps),
+        Device::Cpu(cpu) => cpu.head_norm(x, vector, eps),
+        Device::Hip(_) => return Err(check.not_on(device)),
+    }
+    Ok(())
+}
+
+/// Takes the mean off each row of `x`, divides by its standard deviation, scales by `weight` and adds `bias`.
+///
+/// `x`: `[rows, n_embd]`; `weight`, `bias`: `[n_embd]` F32; `out`: same shape as `x`. `eps` is added to the variance. Source: arXiv:1607.06450.
+///
+/// # Errors
+/// The checks on shape, type and device.
+pub fn layer_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    eps: f32,
+    out: &mut Tensor,
+) -> Result<(), OpError> {
+    let check = Check("layer_norm");
+    check.same_device(
+        x.device(),
+        &[("weight", weight.device()), ("out", out.device())],
+    )?;
+    let [_, cols] = check.two_dims("x", x)?;
+    let weight = check.vector("weight", weight, cols)?;
+    let bias = bias.map(|bias| {
+        check.same_device(x.device(), &[("bias", bias.device())])?;
+        check.vector("bias", bias, cols)
+    });
+    let bias = bias.transpose()?;
+    check.shape("out", out, x.shape())?;
+    let activations = check.activations("x", x)?;
+    let out = check.activations_mut("out", out)?;
+    match x.device() {
+        Device::Reference => reference::layer_norm(activations, weight, bias, eps, out),
+        Device::Cpu(cpu) => cpu.layer_norm(activations, weight, bias, eps, out),
+        Device::Hip(_) => return Err(check.not_on(x.device())),
+    }
+    Ok(())
+}
