@@ -1,27 +1,32 @@
 //! The architecture of a model as data, read once from the metadata.
 //!
-//! The forward pass never looks at metadata or at the name of an architecture: whatever distinguishes two models of the family is a field here. What the forward pass would compute wrongly is refused by name.
+//! The forward pass never looks at metadata or at the name of an architecture: whatever distinguishes two models is a field here. What the forward pass would compute wrongly is refused by name: an
+//! architecture that the table of [`family`] does not have, a value that it does not serve, and any key of the architecture that nothing here reads.
 
+mod experts;
+mod family;
 mod hyper;
+mod layers;
+mod rope;
+mod sizes;
+
+use std::num::NonZeroUsize;
 
 use gguf::{Directory, MetadataError};
-use kernels::{Activation, RopeKind, RopeParams, RopeScaling};
+use kernels::{Activation, Device, RopeParams};
 
+pub use experts::{ExpertConfig, SharedConfig};
+pub use family::{Norms, QkNorm};
+pub use rope::RopeFactors;
+
+use family::Family;
 use hyper::Hyper;
-
-/// Architectures of the family: the name in `general.architecture` and which elements of a head rope pairs.
-const ARCHITECTURES: &[(&str, RopeKind)] = &[
-    ("llama", RopeKind::Interleaved),
-    ("qwen2", RopeKind::Halves),
-];
 
 /// Everything that the forward pass needs to know about a model besides its tensors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// `general.architecture`, for messages.
     pub architecture: String,
-    /// Transformer blocks.
-    pub n_layers: usize,
     /// Width of the hidden state.
     pub n_embd: usize,
     /// Heads of queries.
@@ -32,20 +37,91 @@ pub struct ModelConfig {
     pub head_dim_k: usize,
     /// Elements of a head of values.
     pub head_dim_v: usize,
-    /// Width of the gated feed-forward network.
-    pub n_ff: usize,
-    /// Its activation.
-    pub activation: Activation,
     /// Size of the vocabulary.
     pub n_vocab: u32,
     /// Tokens that a sequence may have.
     pub context_length: u32,
-    /// Added to the mean square in every norm.
-    pub rms_eps: f32,
-    /// Rotary positions, without the frequency factors: those are a tensor.
-    pub rope: RopeParams,
+    /// What every norm does.
+    pub norm: NormConfig,
+    /// Where blocks normalise.
+    pub norms: Norms,
+    /// Both halves of a block start from the same hidden state, and what they give is added together.
+    pub parallel_halves: bool,
+    /// One for each transformer block.
+    pub layers: Vec<LayerConfig>,
+    /// Rotary positions that layers choose from, without the frequency factors: those are a tensor.
+    pub ropes: Vec<RopeParams>,
+    /// The tensor with the frequency factors, if there is one.
+    pub rope_factors: RopeFactors,
+    /// Rows of the table of positions that are added to the embedding, if there is one.
+    pub n_positions: Option<usize>,
+    /// How blocks attend.
+    pub attention: AttentionConfig,
+    /// Their feed-forward networks.
+    pub feed_forward: FeedForwardConfig,
+    /// The experts of the blocks that have some.
+    pub experts: Option<ExpertConfig>,
+    /// Factor on the embedding.
+    pub embedding_scale: f32,
+    /// Factor on what each half of a block adds.
+    pub residual_scale: f32,
+    /// Factor on the logits.
+    pub logit_scale: f32,
+    /// Turns each logit `s` into `cap · tanh(s / cap)`.
+    pub logit_soft_cap: Option<f32>,
+}
+
+/// One transformer block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerConfig {
+    /// Positions that a row sees, its own included; all before it without a window.
+    pub window: Option<NonZeroUsize>,
+    /// Index into [`ModelConfig::ropes`].
+    pub rope: usize,
+    /// Whether its feed-forward network is made of experts.
+    pub routed: bool,
+}
+
+/// How hidden states are normalised.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormConfig {
+    /// By what.
+    pub kind: NormKind,
+    /// Added to the mean square, or to the variance.
+    pub eps: f32,
+}
+
+/// By what a norm divides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// The root of the mean square.
+    Rms,
+    /// The standard deviation, after the mean has been taken off.
+    Layer,
+}
+
+/// How blocks attend.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionConfig {
     /// Factor on the products of queries and keys.
-    pub attention_scale: f32,
+    pub scale: f32,
+    /// Turns each score `s` into `cap · tanh(s / cap)`.
+    pub soft_cap: Option<f32>,
+    /// Whether queries and keys are normalised before they are rotated.
+    pub qk_norm: QkNorm,
+    /// Whether each head has a score that takes its share of the softmax and gives nothing.
+    pub sinks: bool,
+}
+
+/// The feed-forward network of a block without experts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FeedForwardConfig {
+    /// Its inner width.
+    pub n_ff: usize,
+    /// Its activation.
+    pub activation: Activation,
+    /// Whether the activated half gates another one: `down(act(gate(x)) · up(x))`, else `down(act(up(x)))`.
+    pub gated: bool,
 }
 
 /// Why the metadata does not describe a model that can run here.
@@ -55,10 +131,12 @@ pub enum ConfigError {
     #[error(transparent)]
     Metadata(#[from] MetadataError),
     /// Another family of models.
-    #[error("architecture '{found}' is not supported")]
+    #[error("architecture '{found}' is not supported; supported are {known}")]
     Architecture {
         /// `general.architecture`.
         found: String,
+        /// The architectures that are, separated by commas.
+        known: String,
     },
     /// The model has a feature that the forward pass does not have.
     #[error("{key} = {value} is not supported")]
@@ -67,6 +145,16 @@ pub enum ConfigError {
         key: String,
         /// Its value.
         value: String,
+    },
+    /// The device does not have an operation that the model needs.
+    #[error("architecture '{architecture}' needs {feature}, which device {device} does not have")]
+    Device {
+        /// `general.architecture`.
+        architecture: String,
+        /// What it needs.
+        feature: &'static str,
+        /// Kind of the device.
+        device: &'static str,
     },
     /// A value that no model can have.
     #[error("{key} = {value}: {reason}")]
@@ -87,182 +175,130 @@ impl ModelConfig {
     pub fn from_directory(directory: &Directory) -> Result<ModelConfig, ConfigError> {
         let metadata = directory.metadata();
         let architecture = metadata.require_str("general.architecture")?;
-        let Some(&(_, rope_kind)) = ARCHITECTURES.iter().find(|(name, _)| *name == architecture)
-        else {
-            return Err(ConfigError::Architecture {
-                found: architecture.to_owned(),
-            });
-        };
+        let family = Family::find(architecture)?;
         let hyper = Hyper::new(metadata, architecture);
-        let n_layers = n_layers(&hyper, directory)?;
-        let context_length = hyper.count("context_length")?;
-        refuse_unserved(&hyper, context_length)?;
-
-        let n_embd = hyper.count("embedding_length")?;
-        let n_heads = hyper.count_of_layers("attention.head_count", n_layers)?;
-        let n_heads = n_heads.ok_or_else(|| hyper.missing("attention.head_count"))?;
-        let n_kv_heads = hyper
-            .count_of_layers("attention.head_count_kv", n_layers)?
-            .unwrap_or(n_heads);
-        if !n_heads.is_multiple_of(n_kv_heads) {
-            return Err(hyper.invalid(
-                "attention.head_count_kv",
-                n_kv_heads,
-                format!("must divide the head count {n_heads}"),
-            ));
-        }
-        let head_dim = |key| head_dim(&hyper, key, n_embd, n_heads);
-        let head_dim_k = head_dim("attention.key_length")?;
-        let head_dim_v = head_dim("attention.value_length")?;
-        let n_ff = hyper.count_of_layers("feed_forward_length", n_layers)?;
-
-        Ok(ModelConfig {
+        let sizes = sizes::read(&hyper, directory)?;
+        let experts = experts::read(&hyper, family)?;
+        let layers = layers::read(&hyper, family, &sizes, experts.as_ref())?;
+        let (ropes, rope_factors) = rope::read(&hyper, family, &sizes)?;
+        let dense = layers.iter().any(|layer| !layer.routed);
+        let config = ModelConfig {
             architecture: architecture.to_owned(),
-            n_layers: n_layers as usize,
-            n_embd: n_embd as usize,
-            n_heads: n_heads as usize,
-            n_kv_heads: n_kv_heads as usize,
-            head_dim_k: head_dim_k as usize,
-            head_dim_v: head_dim_v as usize,
-            n_ff: n_ff.ok_or_else(|| hyper.missing("feed_forward_length"))? as usize,
-            activation: Activation::Silu,
-            n_vocab: n_vocab(&hyper, directory)?,
-            context_length,
-            rms_eps: rms_eps(&hyper)?,
-            rope: rope(&hyper, rope_kind, head_dim_k)?,
-            attention_scale: 1.0 / (head_dim_k as f32).sqrt(),
+            n_embd: sizes.n_embd as usize,
+            n_heads: sizes.n_heads as usize,
+            n_kv_heads: sizes.n_kv_heads as usize,
+            head_dim_k: sizes.head_dim_k as usize,
+            head_dim_v: sizes.head_dim_v as usize,
+            n_vocab: sizes.n_vocab,
+            context_length: sizes.context_length,
+            norm: norm(&hyper, family.norm)?,
+            norms: family.norms,
+            parallel_halves: parallel_halves(&hyper, family)?,
+            ropes,
+            rope_factors,
+            n_positions: family
+                .learned_positions
+                .then_some(sizes.context_length as usize),
+            attention: AttentionConfig {
+                scale: family.attention_scale(&hyper, &sizes)?,
+                soft_cap: cap(&hyper, "attn_logit_softcapping", family.soft_caps)?,
+                qk_norm: family.qk_norm,
+                sinks: family.sinks,
+            },
+            feed_forward: FeedForwardConfig {
+                n_ff: sizes::n_ff(&hyper, sizes.n_layers, dense)? as usize,
+                activation: family.activation,
+                gated: family.gated,
+            },
+            experts,
+            layers,
+            embedding_scale: family.embedding_scale.read(
+                &hyper,
+                "embedding_scale",
+                sizes.n_embd,
+            )?,
+            residual_scale: family
+                .residual_scale
+                .read(&hyper, "residual_scale", sizes.n_embd)?,
+            logit_scale: family
+                .logit_scale
+                .read(&hyper, "logit_scale", sizes.n_embd)?,
+            logit_soft_cap: cap(&hyper, "final_logit_softcapping", family.soft_caps)?,
+        };
+        hyper.refuse_unread()?;
+        Ok(config)
+    }
+}
+
+impl ModelConfig {
+    /// That the device has every operation that the model needs: a GPU has those of the plainest models alone. `fused`: whether some projections share a tensor.
+    /// # Errors
+    /// [`ConfigError::Device`].
+    pub fn check_device(&self, device: &Device, fused: bool) -> Result<(), ConfigError> {
+        let Device::Hip(_) = device else {
+            return Ok(());
+        };
+        let needs = [
+            (fused, "tensors that hold several projections"),
+            (
+                self.norm.kind == NormKind::Layer,
+                "norms by the standard deviation",
+            ),
+            (
+                self.attention.qk_norm != QkNorm::None,
+                "norms of queries and keys",
+            ),
+            (self.n_positions.is_some(), "a table of positions"),
+            (self.experts.is_some(), "experts"),
+            (!self.feed_forward.gated, "networks without a gate"),
+            (
+                [self.embedding_scale, self.residual_scale, self.logit_scale] != [1.0; 3],
+                "factors on embedding, halves of blocks or logits",
+            ),
+            (self.logit_soft_cap.is_some(), "a bound on logits"),
+        ];
+        let missing = needs.into_iter().find(|(needed, _)| *needed);
+        missing.map_or(Ok(()), |(_, feature)| {
+            Err(ConfigError::Device {
+                architecture: self.architecture.clone(),
+                feature,
+                device: device.kind(),
+            })
         })
     }
 }
 
-/// The number of blocks, which cannot be more than there are tensors: so nothing that counts layers can be led astray by a number in the file.
-fn n_layers(hyper: &Hyper<'_>, directory: &Directory) -> Result<u32, ConfigError> {
-    let n_layers = hyper.count("block_count")?;
-    let n_tensors = directory.tensors().len();
-    if n_layers as usize > n_tensors {
-        let reason = format!("the directory has only {n_tensors} tensors");
-        return Err(hyper.invalid("block_count", n_layers, reason));
-    }
-    Ok(n_layers)
-}
-
-/// An explicit head length, or an even share of the width.
-fn head_dim(hyper: &Hyper<'_>, key: &str, n_embd: u32, n_heads: u32) -> Result<u32, ConfigError> {
-    if let Some(head_dim) = hyper.optional_count(key)? {
-        return Ok(head_dim);
-    }
-    if !n_embd.is_multiple_of(n_heads) {
-        let reason = format!("must divide embedding_length {n_embd} where no {key} is given");
-        return Err(hyper.invalid("attention.head_count", n_heads, reason));
-    }
-    Ok(n_embd / n_heads)
-}
-
-/// The tokenizer says how many tokens there are; a file without one, its own key or the embedding's rows.
-fn n_vocab(hyper: &Hyper<'_>, directory: &Directory) -> Result<u32, ConfigError> {
-    if let Some(tokens) = directory.metadata().get_array("tokenizer.ggml.tokens")? {
-        let count = u32::try_from(tokens.len()).ok().filter(|&count| count > 0);
-        return count.ok_or_else(|| ConfigError::Invalid {
-            key: "tokenizer.ggml.tokens".to_owned(),
-            value: format!("an array of {}", tokens.len()),
-            reason: "a vocabulary has 1 to 2^32 - 1 tokens".to_owned(),
-        });
-    }
-    if let Some(n_vocab) = hyper.optional_count("vocab_size")? {
-        return Ok(n_vocab);
-    }
-    let rows = directory
-        .tensor("token_embd.weight")
-        .map(|table| table.shape.n_rows());
-    let rows = rows.and_then(|rows| u32::try_from(rows).ok());
-    rows.ok_or_else(|| hyper.missing("vocab_size"))
-}
-
-fn rms_eps(hyper: &Hyper<'_>) -> Result<f32, ConfigError> {
-    let key = "attention.layer_norm_rms_epsilon";
-    let eps = hyper.number(key)?.ok_or_else(|| hyper.missing(key))?;
-    if eps > 0.0 && eps.is_finite() {
-        Ok(eps)
-    } else {
-        Err(hyper.invalid(key, eps, "must be a number above 0".to_owned()))
-    }
-}
-
-fn rope(hyper: &Hyper<'_>, kind: RopeKind, head_dim: u32) -> Result<RopeParams, ConfigError> {
-    let dims = hyper
-        .optional_count("rope.dimension_count")?
-        .unwrap_or(head_dim);
-    if dims != head_dim || !dims.is_multiple_of(2) {
-        let reason = format!(
-            "rotary positions need an even number of elements and the whole head of {head_dim}"
-        );
-        return Err(hyper.invalid("rope.dimension_count", dims, reason));
-    }
-    let base = hyper.number("rope.freq_base")?.unwrap_or(10_000.0);
-    if !(base > 0.0 && base.is_finite()) {
-        return Err(hyper.invalid(
-            "rope.freq_base",
-            base,
-            "must be a number above 0".to_owned(),
-        ));
-    }
-    Ok(RopeParams {
-        dims: dims as usize,
-        base,
-        kind,
-        scaling: rope_scaling(hyper)?,
-        attn_factor: 1.0,
-    })
-}
-
-/// `rope.scaling.type` and `.factor`, or the older `rope.scale_linear` alone.
-fn rope_scaling(hyper: &Hyper<'_>) -> Result<RopeScaling, ConfigError> {
-    let (factor_key, factor) = match hyper.text("rope.scaling.type")? {
-        Some("none") => return Ok(RopeScaling::None),
-        Some("linear") => ("rope.scaling.factor", hyper.number("rope.scaling.factor")?),
-        Some(other) => return Err(hyper.unsupported("rope.scaling.type", other)),
-        None => ("rope.scale_linear", hyper.number("rope.scale_linear")?),
+fn norm(hyper: &Hyper<'_>, kind: NormKind) -> Result<NormConfig, ConfigError> {
+    let key = match kind {
+        NormKind::Rms => "attention.layer_norm_rms_epsilon",
+        NormKind::Layer => "attention.layer_norm_epsilon",
     };
-    match factor {
-        // Converters write 0 for "no scaling".
-        None | Some(0.0 | 1.0) => Ok(RopeScaling::None),
-        Some(factor) if factor > 0.0 && factor.is_finite() => Ok(RopeScaling::Linear { factor }),
-        Some(factor) => {
-            Err(hyper.invalid(factor_key, factor, "must be a number above 0".to_owned()))
+    let eps = hyper.number(key)?.ok_or_else(|| hyper.missing(key))?;
+    hyper.above_zero_number(key, eps)?;
+    Ok(NormConfig { kind, eps })
+}
+
+/// A bound that scores or logits approach; 0 stands for none.
+fn cap(hyper: &Hyper<'_>, key: &str, served: bool) -> Result<Option<f32>, ConfigError> {
+    match hyper.number(key)? {
+        None | Some(0.0) => Ok(None),
+        Some(cap) if !served => Err(hyper.unsupported(key, cap)),
+        Some(cap) => {
+            hyper.above_zero_number(key, cap)?;
+            Ok(Some(cap))
         }
     }
 }
 
-/// Keys that announce a feature which the forward pass does not have, with the values at which they announce nothing.
-const UNSERVED: &[(&str, &[f64])] = &[
-    ("expert_count", &[0.0]),
-    ("attention.clamp_kqv", &[0.0]),
-    ("attention.max_alibi_bias", &[0.0]),
-    ("attention.causal", &[1.0]),
-    ("attention.scale", &[0.0]),
-    ("attn_logit_softcapping", &[0.0]),
-    ("final_logit_softcapping", &[0.0]),
-    ("use_parallel_residual", &[0.0]),
-    ("logit_scale", &[0.0, 1.0]),
-    ("residual_scale", &[0.0, 1.0]),
-    ("embedding_scale", &[0.0, 1.0]),
-    ("rope.scaling.attn_factor", &[0.0, 1.0]),
-];
-
-fn refuse_unserved(hyper: &Hyper<'_>, context_length: u32) -> Result<(), ConfigError> {
-    for &(key, neutral) in UNSERVED {
-        if let Some(value) = hyper.any_number(key)?
-            && !neutral.contains(&value)
-        {
-            return Err(hyper.unsupported(key, value));
-        }
+/// Families that have models of either kind say which it is in the metadata.
+fn parallel_halves(hyper: &Hyper<'_>, family: &Family) -> Result<bool, ConfigError> {
+    let key = "use_parallel_residual";
+    match hyper.any_number(key)? {
+        None => Ok(family.parallel_halves),
+        Some(flag) if (flag != 0.0) == family.parallel_halves => Ok(family.parallel_halves),
+        Some(flag) if family.either_halves => Ok(flag != 0.0),
+        Some(flag) => Err(hyper.unsupported(key, flag)),
     }
-    // A window at least as long as the context hides nothing.
-    let window = hyper.any_number("attention.sliding_window")?.unwrap_or(0.0);
-    if window != 0.0 && window < f64::from(context_length) {
-        return Err(hyper.unsupported("attention.sliding_window", window));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

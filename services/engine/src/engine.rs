@@ -195,6 +195,7 @@ impl Engine {
         let plan = Plan::build(&config, weights.directory(), |tensor_type| {
             device.supports(tensor_type)
         })?;
+        config.check_device(device, plan.has_parts(weights.directory()))?;
         if tokenizer.n_vocab() != config.n_vocab {
             return Err(AttachError::Vocabulary {
                 tokenizer: tokenizer.n_vocab(),

@@ -1,5 +1,6 @@
 //! The forward pass, one for the whole family: what a step does at each layer, and the step that stands at one.
 
+mod layers;
 mod step;
 mod workspace;
 
@@ -8,11 +9,11 @@ use std::sync::Arc;
 
 use gguf::ExtentId;
 use kernels::hip::View;
-use kernels::{AttentionParams, Device, KvShape, KvType, OpError, RopeTable, Tensor, ops};
+use kernels::{Device, KvShape, KvType, OpError, RopeTable, Tensor};
 
 use crate::config::ModelConfig;
 use crate::kv_cache::BLOCK_LEN;
-use crate::plan::{Block, Embedding, Layer, LazyTensor, Linear, Output, Plan};
+use crate::plan::{Experts, Layer, LazyTensor, Network, Plan};
 use crate::source::WeightSource;
 
 pub use step::{Progress, Rows, Step};
@@ -32,8 +33,8 @@ pub struct Model {
     kv_type: KvType,
     /// Where resident extents lie that are not used where the source has them, by [`ExtentId`].
     places: HashMap<ExtentId, View>,
-    /// Made when the first step has the frequency factors, if there are any.
-    rope: Option<RopeTable>,
+    /// Those of the configuration. Made when the first step has the frequency factors, if there are any; empty before.
+    ropes: Vec<RopeTable>,
 }
 
 impl Model {
@@ -52,7 +53,7 @@ impl Model {
             device,
             kv_type,
             places: HashMap::new(),
-            rope: None,
+            ropes: Vec::new(),
         }
     }
 
@@ -74,7 +75,7 @@ impl Model {
     /// The shape of a KV store of `n_blocks` blocks.
     pub fn kv_shape(&self, n_blocks: usize) -> KvShape {
         KvShape {
-            n_layers: self.config.n_layers,
+            n_layers: self.config.layers.len(),
             n_blocks,
             block_len: BLOCK_LEN,
             n_kv_heads: self.config.n_kv_heads,
@@ -101,104 +102,50 @@ impl Model {
         }
     }
 
-    /// Whether a step may be run as a whole, with nothing to decide between its layers.
+    /// Whether a step may be run as a whole, with nothing to decide between its layers. What experts it needs would have to be asked.
     fn runs_as_a_whole(&self) -> bool {
-        self.device.records()
+        self.device.records() && self.config.experts.is_none()
     }
 
-    /// Runs one layer, whose extents are resident, on the rows of the step that the workspace is set to.
+    /// Runs one layer, whose extents are resident, on the rows of the step that the workspace is set to. Of a layer of experts only those need be that the rows were routed to.
     fn run_layer(&mut self, index: usize, workspace: &mut Workspace) -> Result<(), OpError> {
-        let layer = self.plan.layers[index].try_map(|lazy| self.tensor(lazy))?;
+        let layer = match &self.plan.layers[index] {
+            Layer::Experts(experts) => return self.run_experts(experts, workspace),
+            layer => layer.try_map(|lazy| self.tensor(lazy))?,
+        };
         match layer {
             Layer::Embedding(layer) => self.embed(&layer, workspace),
-            // The embedding comes before the blocks.
-            Layer::Block(layer) => self.block(index - 1, &layer, workspace),
+            Layer::Block(layer) => self.block(&layer, workspace),
             Layer::Output(layer) => self.output(&layer, workspace),
+            Layer::Experts(_) => unreachable!("experts were run above"),
         }
+    }
+
+    fn run_experts(
+        &self,
+        layer: &Experts<LazyTensor>,
+        workspace: &mut Workspace,
+    ) -> Result<(), OpError> {
+        let tensor = &mut |lazy: &LazyTensor| self.tensor(lazy);
+        let mut networks: Vec<Option<Network<Tensor>>> = Vec::new();
+        networks.resize_with(layer.networks.len(), || None);
+        for expert in workspace.chosen_experts() {
+            let expert = expert as usize;
+            networks[expert] = Some(layer.networks[expert].try_map(tensor)?);
+        }
+        let post_norm = layer.post_norm.as_ref().map(|norm| norm.try_map(tensor));
+        self.experts(&networks, post_norm.transpose()?.as_ref(), workspace)
     }
 
     /// The tensor itself: a view of the source's bytes, or of their place in a GPU's memory.
     fn tensor(&self, lazy: &LazyTensor) -> Result<Tensor, OpError> {
         if let Device::Hip(hip) = &self.device {
             let view = self.places.get(&lazy.extent).expect(RESIDENT);
-            return Tensor::from_view(hip, lazy.tensor_type, &lazy.shape, view.clone());
+            let view = view.slice(lazy.bytes.clone())?;
+            return Tensor::from_view(hip, lazy.tensor_type, &lazy.shape, view);
         }
         let bytes = Arc::clone(&self.source).view(lazy.extent);
-        let len = (*bytes).as_ref().len();
-        Tensor::from_owner(&self.device, lazy.tensor_type, &lazy.shape, bytes, 0..len)
-    }
-
-    /// `x[row] = table[id of row]`
-    fn embed(
-        &mut self,
-        layer: &Embedding<Tensor>,
-        workspace: &mut Workspace,
-    ) -> Result<(), OpError> {
-        if self.rope.is_none() {
-            let factors = layer
-                .rope_factors
-                .as_ref()
-                .map(Tensor::to_f32)
-                .transpose()?;
-            self.rope = Some(RopeTable::new(self.config.rope, factors.as_deref())?);
-        }
-        ops::embed(&workspace.index, &layer.table, &mut workspace.x)
-    }
-
-    /// `x += attention(norm(x)); x += feed_forward(norm(x))`
-    fn block(
-        &self,
-        kv_layer: usize,
-        layer: &Block<Tensor>,
-        workspace: &mut Workspace,
-    ) -> Result<(), OpError> {
-        let w = workspace;
-        let eps = self.config.rms_eps;
-        ops::rms_norm(&w.x, &layer.attn_norm, eps, &mut w.normed)?;
-        let (q, k, v) = (layer.q.operand(), layer.k.operand(), layer.v.operand());
-        ops::matmul_each(&w.normed, [(q, &mut w.q), (k, &mut w.k), (v, &mut w.v)])?;
-        let rope = self
-            .rope
-            .as_ref()
-            .expect("the embedding came before the blocks");
-        let qkv = [&mut w.q, &mut w.k, &mut w.v];
-        ops::rope_and_write(&w.index, rope, qkv, &mut w.kv, kv_layer)?;
-        let params = AttentionParams::scaled(self.config.attention_scale);
-        ops::attention(&w.index, &w.q, &w.kv, kv_layer, params, &mut w.attended)?;
-        ops::matmul_add(layer.attn_output.operand(), &w.attended, &mut w.x)?;
-
-        ops::rms_norm(&w.x, &layer.ffn_norm, eps, &mut w.normed)?;
-        let (gate, up) = (layer.gate.operand(), layer.up.operand());
-        ops::gated(
-            gate,
-            up,
-            self.config.activation,
-            &w.normed,
-            &mut w.activated,
-        )?;
-        ops::matmul_add(layer.down.operand(), &w.activated, &mut w.x)
-    }
-
-    /// `logits = projection(norm(x))`, for the rows that need logits.
-    fn output(&self, layer: &Output<Tensor>, workspace: &mut Workspace) -> Result<(), OpError> {
-        let w = workspace;
-        ops::gather_rows(&w.index, &w.x, &mut w.gathered)?;
-        let eps = self.config.rms_eps;
-        ops::rms_norm(&w.gathered, &layer.norm, eps, &mut w.gathered_normed)?;
-        ops::matmul(
-            layer.projection.operand(),
-            &w.gathered_normed,
-            &mut w.logits,
-        )
-    }
-}
-
-impl Linear<Tensor> {
-    /// As products take it.
-    fn operand(&self) -> kernels::Linear<'_> {
-        kernels::Linear {
-            weight: &self.weight,
-            bias: self.bias.as_ref(),
-        }
+        let range = lazy.bytes.clone();
+        Tensor::from_owner(&self.device, lazy.tensor_type, &lazy.shape, bytes, range)
     }
 }

@@ -4,24 +4,34 @@
 
 mod build;
 mod layer;
+mod take;
+mod walk;
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use gguf::{Directory, ExtentId, MissingTensor, TensorType};
 
-pub use layer::{Block, Embedding, Layer, Linear, Output};
+pub use layer::{
+    Attention, Block, Embedding, Experts, FeedForward, Layer, Linear, Network, Norm, Output,
+    Router, Shared,
+};
 
 use crate::config::ModelConfig;
 
-/// A tensor that need not be on the device yet: where it lies and what it is.
+/// A tensor that need not be on the device yet: where it lies and what it is. One expert's share of a tensor is one of these, and so are the rows of a fused tensor that belong to one projection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LazyTensor {
-    /// Its name, for messages.
-    pub name: String,
+    /// Name of the tensor in the file, for messages.
+    pub name: Arc<str>,
     /// The layout of its elements.
     pub tensor_type: TensorType,
     /// Rows first: `[n_out, n_in]`, or `[n]`.
-    pub shape: Vec<usize>,
-    /// The extent that holds it, whole.
+    pub shape: Arc<[usize]>,
+    /// The extent that holds it.
     pub extent: ExtentId,
+    /// Where in the extent it lies: whole rows.
+    pub bytes: Range<usize>,
 }
 
 /// A model's layers in execution order: the embedding, the blocks, the output.
@@ -29,7 +39,7 @@ pub struct LazyTensor {
 pub struct Plan {
     /// The layers.
     pub layers: Vec<Layer<LazyTensor>>,
-    /// The extents of each layer, each once, in the order of the file.
+    /// The extents of each layer, each once, in the order of the file. Of [`Layer::Experts`] a step uses only some: those that [`Plan::chosen_extents`] names.
     pub extents: Vec<Vec<ExtentId>>,
 }
 
@@ -77,6 +87,42 @@ impl Plan {
         supports: impl Fn(TensorType) -> bool,
     ) -> Result<Plan, PlanError> {
         build::build(config, directory, &supports)
+    }
+
+    /// Whether a step uses only those extents of a layer that its rows were routed to.
+    pub fn is_routed(&self, layer: usize) -> bool {
+        matches!(self.layers[layer], Layer::Experts(_))
+    }
+
+    /// The extents that a step needs at a layer of experts: those of the chosen ones and what all of them share, in the order of the file. Empty for other layers.
+    pub fn chosen_extents(&self, layer: usize, chosen: &[u32]) -> Vec<ExtentId> {
+        let Layer::Experts(experts) = &self.layers[layer] else {
+            return Vec::new();
+        };
+        let mut needed = std::collections::BTreeSet::new();
+        let mut need = |tensor: &LazyTensor| {
+            needed.insert(tensor.extent);
+            Ok::<(), std::convert::Infallible>(())
+        };
+        for &expert in chosen {
+            let Ok(_) = experts.networks[expert as usize].try_map(&mut need);
+        }
+        if let Some(norm) = &experts.post_norm {
+            let Ok(_) = norm.try_map(&mut need);
+        }
+        let in_order = self.extents[layer].iter();
+        in_order.copied().filter(|id| needed.contains(id)).collect()
+    }
+
+    /// Whether some tensor of some layer is a part of its extent.
+    pub fn has_parts(&self, directory: &Directory) -> bool {
+        let mut found = false;
+        for layer in &self.layers {
+            layer.for_each(|tensor| {
+                found |= tensor.bytes.len() as u64 != directory.extent(tensor.extent).len_bytes;
+            });
+        }
+        found
     }
 
     /// How many extents the layers use, each counted once.

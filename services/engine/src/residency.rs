@@ -15,6 +15,9 @@
 //! A model reads its layers in a circle. If it is larger than the budget, the least recently used extent is exactly the one that it needs next, and every token would read the whole model again. So models that
 //! have no step running lose extents first, the least recently used model before the others; among models in use, the extent whose next use in execution order is furthest away goes. Prefetch never evicts what is
 //! needed sooner than what it brings.
+//!
+//! # Layers of which a step uses a part
+//! Which experts a step needs is known only when it stands before them. So they are not fetched ahead, and of two experts of one layer the one that was used longer ago goes first.
 
 mod ask;
 mod counters;
@@ -53,6 +56,8 @@ pub struct ModelExtents {
     pub len_bytes: Vec<u64>,
     /// The extents of each layer, layers in execution order. Inside a layer they are fetched in this order.
     pub layers: Vec<Vec<ExtentId>>,
+    /// For each layer whether a step uses only some of its extents, and only it knows which. They are not fetched ahead.
+    pub routed: Vec<bool>,
     /// Whether extents stay once they are resident.
     pub pinned: bool,
 }
@@ -163,7 +168,13 @@ impl Residency {
     /// Asking again for the layer that the cursor is at only tells how things stand.
     pub fn want(&mut self, key: ModelKey, layer: usize) -> Wanted {
         let clock = self.tick();
-        self.model_mut(key).want(layer, clock)
+        self.model_mut(key).want(layer, None, clock)
+    }
+
+    /// As [`want`](Residency::want), for a layer of which the step uses only the extents `chosen`: the others are neither fetched nor held.
+    pub fn want_some(&mut self, key: ModelKey, layer: usize, chosen: &[ExtentId]) -> Wanted {
+        let clock = self.tick();
+        self.model_mut(key).want(layer, Some(chosen), clock)
     }
 
     /// The model's step is over or given up: nothing is held in its name.

@@ -220,7 +220,7 @@ fn attach(model: &str, error: &AttachError) -> Outward {
             ConfigError::Architecture { .. } => {
                 Outward::new(Code::Unimplemented, "ARCHITECTURE_NOT_SUPPORTED")
             }
-            ConfigError::Unsupported { .. } => {
+            ConfigError::Unsupported { .. } | ConfigError::Device { .. } => {
                 Outward::new(Code::Unimplemented, "FEATURE_NOT_SUPPORTED")
             }
             ConfigError::Metadata(_) | ConfigError::Invalid { .. } => invalid_model(model, error),

@@ -1,13 +1,51 @@
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use gguf::{Kind, Metadata, MetadataError, Value, ValueType};
+use gguf::{Array, Kind, Metadata, MetadataError, Value, ValueType};
 
 use super::ConfigError;
 
-/// The keys of one architecture: `count("block_count")` reads `llama.block_count`.
+/// Keys that announce a feature which the forward pass does not have, with the values at which they announce nothing.
+const NEUTRAL: &[(&str, &[f64])] = &[
+    ("attention.clamp_kqv", &[0.0]),
+    ("attention.max_alibi_bias", &[0.0]),
+    ("attention.causal", &[1.0]),
+    ("rope.scaling.attn_factor", &[0.0, 1.0]),
+    ("rope.scaling.yarn_ext_factor", &[-1.0, 1.0]),
+    ("rope.scaling.yarn_log_multiplier", &[0.0]),
+    ("rope.scaling.finetuned", &[1.0]),
+    ("expert_group_count", &[0.0, 1.0]),
+    ("expert_group_used_count", &[0.0, 1.0]),
+    ("interleave_moe_layer_step", &[0.0, 1.0]),
+    ("moe_every_n_layers", &[0.0, 1.0]),
+    ("nextn_predict_layers", &[0.0]),
+    ("num_loops", &[0.0, 1.0]),
+];
+
+/// Keys that say nothing about the forward pass, or nothing that is not said elsewhere.
+const IDLE: &[&str] = &[
+    "vocab_size",
+    "tensor_data_layout",
+    "expert_count",
+    "expert_used_count",
+    "expert_feed_forward_length",
+    "feed_forward_length",
+    "attention.layer_norm_epsilon",
+    "attention.layer_norm_rms_epsilon",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.freq_base_swa",
+    "rope.scale_linear",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+];
+
+/// The keys of one architecture: `count("block_count")` reads `llama.block_count`. Remembers what was asked for.
 pub(super) struct Hyper<'a> {
     metadata: &'a Metadata,
     architecture: &'a str,
+    read: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Hyper<'a> {
@@ -15,11 +53,36 @@ impl<'a> Hyper<'a> {
         Hyper {
             metadata,
             architecture,
+            read: RefCell::default(),
         }
     }
 
     fn key(&self, suffix: &str) -> String {
+        self.read.borrow_mut().insert(suffix.to_owned());
         format!("{}.{suffix}", self.architecture)
+    }
+
+    /// Refuses every key of the architecture that nobody asked for, unless its value announces nothing: a model that has a feature which nothing here knows must not get a wrong answer.
+    pub(super) fn refuse_unread(&self) -> Result<(), ConfigError> {
+        let read = self.read.borrow().clone();
+        for (key, value) in self.metadata.iter() {
+            let suffix = key
+                .strip_prefix(self.architecture)
+                .and_then(|rest| rest.strip_prefix('.'));
+            let Some(suffix) =
+                suffix.filter(|suffix| !read.contains(*suffix) && !IDLE.contains(suffix))
+            else {
+                continue;
+            };
+            let Some((_, neutral)) = NEUTRAL.iter().find(|(known, _)| *known == suffix) else {
+                return Err(self.unsupported(suffix, shown(value)));
+            };
+            let number = self.any_number(suffix)?.unwrap_or(0.0);
+            if !neutral.contains(&number) {
+                return Err(self.unsupported(suffix, number));
+            }
+        }
+        Ok(())
     }
 
     /// A count that must be there and above 0.
@@ -75,6 +138,24 @@ impl<'a> Hyper<'a> {
         Ok(self.metadata.get_f32(&self.key(suffix))?)
     }
 
+    /// That a number is finite and above 0.
+    pub(super) fn above_zero_number(&self, suffix: &str, number: f32) -> Result<(), ConfigError> {
+        if number > 0.0 && number.is_finite() {
+            return Ok(());
+        }
+        Err(self.invalid(suffix, number, "must be a number above 0".to_owned()))
+    }
+
+    /// One flag for each layer, or the length of groups of layers.
+    pub(super) fn pattern(&self, suffix: &str) -> Result<Option<Pattern>, ConfigError> {
+        let key = self.key(suffix);
+        match self.metadata.get(&key) {
+            None => Ok(None),
+            Some(Value::Array(Array::Bool(flags))) => Ok(Some(Pattern::Layers(flags.clone()))),
+            Some(_) => Ok(self.optional_count(suffix)?.map(Pattern::Every)),
+        }
+    }
+
     pub(super) fn text(&self, suffix: &str) -> Result<Option<&'a str>, ConfigError> {
         Ok(self.metadata.get_str(&self.key(suffix))?)
     }
@@ -103,6 +184,10 @@ impl<'a> Hyper<'a> {
         })
     }
 
+    pub(super) fn flag(&self, suffix: &str) -> Result<Option<bool>, ConfigError> {
+        Ok(self.metadata.get_bool(&self.key(suffix))?)
+    }
+
     pub(super) fn missing(&self, suffix: &str) -> ConfigError {
         MetadataError::Missing {
             key: self.key(suffix),
@@ -123,5 +208,31 @@ impl<'a> Hyper<'a> {
             key: self.key(suffix),
             value: value.to_string(),
         }
+    }
+}
+
+/// Which layers have something.
+#[derive(Clone, Debug)]
+pub(super) enum Pattern {
+    /// Those whose flag is set.
+    Layers(Vec<bool>),
+    /// All but the last of each group of so many.
+    Every(u32),
+}
+
+/// A value for a message: numbers, flags and short texts as they are.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::F32(number) => number.to_string(),
+        Value::F64(number) => number.to_string(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::String(text) => text.to_str().map_or_else(
+            || "bytes".to_owned(),
+            |text| text.chars().take(40).collect(),
+        ),
+        Value::Array(array) => format!("an array of {}", array.len()),
+        other => other
+            .to_integer()
+            .map_or_else(String::new, |number| number.to_string()),
     }
 }

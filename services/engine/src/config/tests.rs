@@ -1,5 +1,6 @@
 use gguf::write::Writer;
 use gguf::{TensorType, Value};
+use kernels::{RopeKind, RopeScaling};
 
 use super::*;
 
@@ -48,14 +49,17 @@ fn reads_a_llama() {
         config.head_dim_v,
     );
     assert_eq!(heads, (4, 2, 8, 8));
-    assert_eq!((config.n_layers, config.n_embd, config.n_ff), (2, 32, 48));
-    assert_eq!((config.n_vocab, config.context_length), (40, 128));
-    assert_eq!((config.rope.dims, config.rope.base), (8, 10_000.0));
     assert_eq!(
-        (config.rope.kind, config.rope.scaling),
+        (config.layers.len(), config.n_embd, config.feed_forward.n_ff),
+        (2, 32, 48)
+    );
+    assert_eq!((config.n_vocab, config.context_length), (40, 128));
+    assert_eq!((config.ropes[0].dims, config.ropes[0].base), (8, 10_000.0));
+    assert_eq!(
+        (config.ropes[0].kind, config.ropes[0].scaling),
         (RopeKind::Interleaved, RopeScaling::None)
     );
-    assert_eq!(config.attention_scale, 1.0 / 8f32.sqrt());
+    assert_eq!(config.attention.scale, 1.0 / 8f32.sqrt());
 }
 
 #[test]
@@ -65,7 +69,7 @@ fn accepts_what_means_the_same() {
         assert!(expected(&config), "{changes:?}: {config:?}");
     };
     check(&[("llama.block_count", Some(2u64.into()))], |c| {
-        c.n_layers == 2
+        c.layers.len() == 2
     });
     check(
         &[("llama.attention.head_count", Some(vec![4u32, 4].into()))],
@@ -75,7 +79,7 @@ fn accepts_what_means_the_same() {
         c.n_kv_heads == 4
     });
     check(&[("llama.rope.dimension_count", None)], |c| {
-        c.rope.dims == 8
+        c.ropes[0].dims == 8
     });
     check(&[("llama.vocab_size", Some(39u32.into()))], |c| {
         c.n_vocab == 39
@@ -94,7 +98,7 @@ fn accepts_what_means_the_same() {
     assert_eq!(
         read(&[("llama.rope.scale_linear", Some(4f32.into()))])
             .expect("valid")
-            .rope
+            .ropes[0]
             .scaling,
         linear
     );
@@ -102,7 +106,7 @@ fn accepts_what_means_the_same() {
         ("llama.rope.scaling.type", Some("linear".into())),
         ("llama.rope.scaling.factor", Some(4f32.into())),
     ];
-    assert_eq!(read(&scaling).expect("valid").rope.scaling, linear);
+    assert_eq!(read(&scaling).expect("valid").ropes[0].scaling, linear);
 }
 
 /// The error for a small llama with one key changed says `mention`.
@@ -183,13 +187,13 @@ fn refuses_impossible_positions() {
     refuses("llama.rope.dimension_count", Some(7u32.into()), "even");
     refuses(
         "llama.rope.dimension_count",
-        Some(4u32.into()),
-        "the whole head",
+        Some(10u32.into()),
+        "the head of 8",
     );
     refuses(
         "llama.rope.scaling.type",
-        Some("yarn".into()),
-        "rope.scaling.type = yarn is not supported",
+        Some("dynamic".into()),
+        "rope.scaling.type = dynamic is not supported",
     );
     refuses(
         "llama.rope.scale_linear",
@@ -214,7 +218,7 @@ fn refuses_what_is_not_served() {
     refuses(
         "llama.expert_count",
         Some(8u32.into()),
-        "expert_count = 8 is not supported",
+        "llama.expert_used_count",
     );
     refuses(
         "llama.attention.causal",

@@ -1,6 +1,8 @@
+use gguf::ExtentId;
 use kernels::{OpError, RowPlace, StepRows};
 
 use super::{Model, Workspace};
+use crate::plan::Plan;
 use crate::residency::{ModelKey, Residency, Wanted};
 use crate::scheduler::{Batch, SequenceId};
 
@@ -89,7 +91,12 @@ pub enum Progress {
 pub struct Step {
     batch: Batch,
     rows: Rows,
+    /// The layer that is next.
     layer: usize,
+    /// What it needs of that layer, if it is one that steps use in part.
+    chosen: Vec<ExtentId>,
+    /// The same of the layer that it ran last.
+    used: Vec<ExtentId>,
 }
 
 impl Step {
@@ -99,6 +106,8 @@ impl Step {
             batch,
             rows,
             layer: 0,
+            chosen: Vec::new(),
+            used: Vec::new(),
         }
     }
 
@@ -117,6 +126,15 @@ impl Step {
         self.layer
     }
 
+    /// The extents that one of the layers which it ran has used: all of them, or of the layer that it ran last those that it chose.
+    pub fn used<'a>(&'a self, plan: &'a Plan, layer: usize) -> &'a [ExtentId] {
+        if plan.is_routed(layer) {
+            &self.used
+        } else {
+            &plan.extents[layer]
+        }
+    }
+
     /// Runs the next layer, if it is resident, and holds the one after it. If it is not, nothing is computed.
     /// # Errors
     /// What an op refused; the step cannot go on then.
@@ -127,7 +145,7 @@ impl Step {
         workspace: &mut Workspace,
         residency: &mut Residency,
     ) -> Result<Progress, OpError> {
-        if residency.want(key, self.layer) == Wanted::Waiting {
+        if self.want(key, model.plan(), residency) == Wanted::Waiting {
             return Ok(Progress::NotResident(self.layer));
         }
         if self.layer == 0 {
@@ -137,14 +155,27 @@ impl Step {
             workspace.begin(&self.rows)?;
         }
         model.run_layer(self.layer, workspace)?;
+        self.used = std::mem::take(&mut self.chosen);
         self.layer += 1;
         if self.layer == self.n_layers(model) {
             return Ok(Progress::Done);
         }
-        Ok(match residency.want(key, self.layer) {
+        if model.plan().is_routed(self.layer) {
+            let chosen = workspace.chosen_experts();
+            self.chosen = model.plan().chosen_extents(self.layer, &chosen);
+        }
+        Ok(match self.want(key, model.plan(), residency) {
             Wanted::Ready => Progress::Advanced,
             Wanted::Waiting => Progress::NotResident(self.layer),
         })
+    }
+
+    fn want(&self, key: ModelKey, plan: &Plan, residency: &mut Residency) -> Wanted {
+        if plan.is_routed(self.layer) {
+            residency.want_some(key, self.layer, &self.chosen)
+        } else {
+            residency.want(key, self.layer)
+        }
     }
 
     /// Runs all layers of a model that is resident as a whole. The first step of a shape is run, the second is recorded, and those that follow run what was recorded.

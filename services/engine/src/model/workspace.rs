@@ -2,18 +2,19 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use kernels::{
-    Device, IndexLimits, KvStore, OpError, Picks, Readout, Recording, RowIndex, StepShape, Tensor,
+    Device, IndexLimits, KvStore, OpError, Picks, Readout, Recording, Routing, RoutingSize,
+    RowIndex, StepShape, Tensor,
 };
 
 use super::{Model, Rows};
+use crate::config::{ExpertConfig, ModelConfig};
 use crate::sampler::most_likely;
 
 /// Device memory that a model's steps write to: activations, logits and the KV store. One step at a time.
 #[derive(Debug)]
 pub struct Workspace {
-    /// `[rows, n_embd]`, the hidden state.
-    pub(super) x: Tensor,
-    /// `[rows, n_embd]`
+    pub(super) residual: Residual,
+    /// `[rows, n_embd]`, what a half of a block reads.
     pub(super) normed: Tensor,
     /// `[rows, n_heads * head_dim_k]`
     pub(super) q: Tensor,
@@ -25,6 +26,8 @@ pub struct Workspace {
     pub(super) attended: Tensor,
     /// `[rows, n_ff]`
     pub(super) activated: Tensor,
+    /// For models with experts.
+    pub(super) chooser: Option<Chooser>,
     /// `[logit rows, n_embd]`
     pub(super) gathered: Tensor,
     /// `[logit rows, n_embd]`
@@ -40,6 +43,37 @@ pub struct Workspace {
     pub(super) recordings: HashMap<StepShape, Option<Recording>>,
     readout: Readout,
     n_vocab: usize,
+}
+
+/// The hidden state and what is to be added to it.
+#[derive(Debug)]
+pub(super) struct Residual {
+    /// `[rows, n_embd]`, the hidden state.
+    pub(super) x: Tensor,
+    /// `[rows, n_embd]`, what a half of a block gives.
+    pub(super) delta: Tensor,
+    /// `[rows, n_embd]`, its norm.
+    pub(super) normed: Tensor,
+}
+
+/// What choosing experts takes.
+#[derive(Debug)]
+pub(super) struct Chooser {
+    /// `[rows, n_experts]`, what the router says.
+    pub(super) logits: Tensor,
+    /// What follows from it.
+    pub(super) routing: Routing,
+    /// For the network beside the experts.
+    pub(super) shared: Option<SharedInner>,
+}
+
+/// The inner half of the network beside the experts.
+#[derive(Debug)]
+pub(super) struct SharedInner {
+    /// `[rows, its inner width]`
+    pub(super) activated: Tensor,
+    /// `[rows, 1]`
+    pub(super) gate: Tensor,
 }
 
 impl Workspace {
@@ -64,13 +98,21 @@ impl Workspace {
             kv: kv_shape,
         };
         Ok(Workspace {
-            x: rows(config.n_embd)?,
+            residual: Residual {
+                x: rows(config.n_embd)?,
+                delta: rows(config.n_embd)?,
+                normed: rows(config.n_embd)?,
+            },
             normed: rows(config.n_embd)?,
             q: rows(config.n_heads * config.head_dim_k)?,
             k: rows(config.n_kv_heads * config.head_dim_k)?,
             v: rows(config.n_kv_heads * config.head_dim_v)?,
             attended: rows(config.n_heads * config.head_dim_v)?,
-            activated: rows(config.n_ff)?,
+            activated: rows(config.feed_forward.n_ff)?,
+            chooser: match &config.experts {
+                Some(experts) => Some(Chooser::new(device, max_rows, config, experts)?),
+                None => None,
+            },
             gathered: logit_rows(config.n_embd)?,
             gathered_normed: logit_rows(config.n_embd)?,
             logits: logit_rows(config.n_vocab as usize)?,
@@ -102,8 +144,11 @@ impl Workspace {
     /// Gives every tensor as many rows as the step has.
     fn fit(&mut self) -> Result<(), OpError> {
         let (rows, logit_rows) = (self.index.n_rows(), self.index.n_logit_rows());
+        let Residual { x, delta, normed } = &mut self.residual;
         let tensors = [
-            &mut self.x,
+            x,
+            delta,
+            normed,
             &mut self.normed,
             &mut self.q,
             &mut self.k,
@@ -114,6 +159,9 @@ impl Workspace {
         for tensor in tensors {
             tensor.set_rows(rows)?;
         }
+        if let Some(chooser) = &mut self.chooser {
+            chooser.set_rows(rows)?;
+        }
         let tensors = [
             &mut self.gathered,
             &mut self.gathered_normed,
@@ -123,6 +171,12 @@ impl Workspace {
             tensor.set_rows(logit_rows)?;
         }
         Ok(())
+    }
+
+    /// The experts that the rows of the step were routed to at the block that ran last, ascending; empty for a model without experts.
+    pub fn chosen_experts(&self) -> Vec<u32> {
+        let chooser = self.chooser.as_ref();
+        chooser.map_or_else(Vec::new, |chooser| chooser.routing.chosen())
     }
 
     /// What was recorded holds weights in memory: it is let go before any of them is.
@@ -155,6 +209,44 @@ impl Workspace {
             first_row,
             n_vocab: self.n_vocab,
         })
+    }
+}
+
+impl Chooser {
+    fn new(
+        device: &Device,
+        max_rows: usize,
+        config: &ModelConfig,
+        experts: &ExpertConfig,
+    ) -> Result<Chooser, OpError> {
+        let size = RoutingSize {
+            max_rows,
+            n_experts: experts.n_experts,
+            n_embd: config.n_embd,
+            n_ff: experts.n_ff,
+        };
+        let shared = experts
+            .shared
+            .map(|shared| -> Result<SharedInner, OpError> {
+                Ok(SharedInner {
+                    activated: Tensor::zeros(device, &[max_rows, shared.n_ff])?,
+                    gate: Tensor::zeros(device, &[max_rows, 1])?,
+                })
+            });
+        Ok(Chooser {
+            logits: Tensor::zeros(device, &[max_rows, experts.n_experts])?,
+            routing: Routing::new(device, size, experts.routing)?,
+            shared: shared.transpose()?,
+        })
+    }
+
+    fn set_rows(&mut self, rows: usize) -> Result<(), OpError> {
+        self.logits.set_rows(rows)?;
+        if let Some(shared) = &mut self.shared {
+            shared.activated.set_rows(rows)?;
+            shared.gate.set_rows(rows)?;
+        }
+        Ok(())
     }
 }
 

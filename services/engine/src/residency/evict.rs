@@ -75,12 +75,13 @@ fn may_take(wish: Wish, key: ModelKey, model: &Model, id: ExtentId) -> bool {
     }
 }
 
-/// Smaller goes first: models without a step before those with one, the least recently used of them first; then whatever is needed last.
+/// Smaller goes first: models without a step before those with one, the least recently used of them first; then whatever is needed last, and of that what was needed longest ago.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     in_use: bool,
     last_used: u64,
     nearness: std::cmp::Reverse<usize>,
+    last_wanted: u64,
 }
 
 impl Rank {
@@ -90,6 +91,7 @@ impl Rank {
             in_use,
             last_used: if in_use { 0 } else { model.last_used },
             nearness: std::cmp::Reverse(model.distance(id)),
+            last_wanted: model.entry(id).last_wanted,
         }
     }
 }

@@ -17,6 +17,10 @@ pub(super) struct Entry {
     pub(super) state: State,
     /// The layers that use it; ascending. Empty for an extent that no layer uses.
     layers: Vec<usize>,
+    /// Whether the step that stands at a layer of which it uses a part chose it.
+    chosen: bool,
+    /// When a step last came to it.
+    pub(super) last_wanted: u64,
     /// Whether the last fetch failed; then only a step or an eager load asks again, not prefetch.
     failed: bool,
     /// When the last fetch ended, and what it moved.
@@ -36,6 +40,10 @@ pub(super) struct Cursor {
 pub(super) struct Model {
     entries: Vec<Entry>,
     layers: Vec<Vec<ExtentId>>,
+    /// Of each layer, whether steps use a part of it.
+    routed: Vec<bool>,
+    /// That part, where the cursor is at such a layer.
+    chosen: Vec<ExtentId>,
     pub(super) pinned: bool,
     pub(super) cursor: Option<Cursor>,
     /// When an eager load was asked for, while it runs.
@@ -58,6 +66,8 @@ impl Model {
                 len_bytes,
                 state: State::Unloaded,
                 layers: Vec::new(),
+                chosen: false,
+                last_wanted: 0,
                 failed: false,
                 loaded: None,
             })
@@ -73,6 +83,8 @@ impl Model {
             resident_bytes: 0,
             entries,
             layers: extents.layers,
+            routed: extents.routed,
+            chosen: Vec::new(),
             pinned: extents.pinned,
             cursor: None,
             eager: None,
@@ -95,16 +107,22 @@ impl Model {
         (0..).map(ExtentId).zip(&self.entries)
     }
 
-    /// See [`Residency::want`](super::Residency::want).
-    pub(super) fn want(&mut self, layer: usize, clock: u64) -> Wanted {
+    /// See [`Residency::want`](super::Residency::want) and [`Residency::want_some`](super::Residency::want_some).
+    pub(super) fn want(&mut self, layer: usize, chosen: Option<&[ExtentId]>, clock: u64) -> Wanted {
+        assert_eq!(
+            chosen.is_some(),
+            self.routed[layer],
+            "a part is chosen of the layers that are used in part, and of no others"
+        );
         if self.cursor.is_none_or(|cursor| cursor.layer != layer) {
             self.cursor = Some(Cursor {
                 layer,
                 ticket: clock,
             });
             self.last_used = clock;
-            for index in 0..self.layers[layer].len() {
-                self.count_use(self.layers[layer][index]);
+            self.choose(chosen.unwrap_or_default());
+            for index in 0..self.cursor_extents().len() {
+                self.count_use(self.cursor_extents()[index], clock);
             }
         }
         if self.cursor_is_ready() {
@@ -114,9 +132,21 @@ impl Model {
         }
     }
 
-    fn count_use(&mut self, id: ExtentId) {
+    /// Lets go of the part that was chosen before.
+    fn choose(&mut self, chosen: &[ExtentId]) {
+        for id in std::mem::take(&mut self.chosen) {
+            self.entry_mut(id).chosen = false;
+        }
+        for &id in chosen {
+            self.entry_mut(id).chosen = true;
+        }
+        self.chosen = chosen.to_vec();
+    }
+
+    fn count_use(&mut self, id: ExtentId, clock: u64) {
         let entry = self.entry_mut(id);
         entry.failed = false;
+        entry.last_wanted = clock;
         let (resident, len_bytes) = (entry.state == State::Resident, entry.len_bytes);
         if resident {
             self.counters.hits += 1;
@@ -140,24 +170,35 @@ impl Model {
             .all(|&id| self.entry(id).state == State::Resident)
     }
 
-    /// The extents of the layer under the cursor; empty without one.
+    /// The extents that the step needs where the cursor is; empty without one.
     fn cursor_extents(&self) -> &[ExtentId] {
-        self.cursor
-            .map_or(&[], |cursor| self.layers[cursor.layer].as_slice())
+        match self.cursor {
+            None => &[],
+            Some(cursor) if self.routed[cursor.layer] => &self.chosen,
+            Some(cursor) => &self.layers[cursor.layer],
+        }
     }
 
-    /// Whether the step stands at a layer that uses this extent.
+    /// Whether the step needs this extent where it stands.
     pub(super) fn under_cursor(&self, id: ExtentId) -> bool {
-        self.cursor
-            .is_some_and(|cursor| self.entry(id).layers.contains(&cursor.layer))
+        let entry = self.entry(id);
+        self.cursor.is_some_and(|cursor| {
+            entry.layers.contains(&cursor.layer) && (entry.chosen || !self.routed[cursor.layer])
+        })
     }
 
     /// How many layers pass before the extent is used again, going round in execution order from the cursor (or from the start, without one). What no layer uses is furthest.
     pub(super) fn distance(&self, id: ExtentId) -> usize {
         let here = self.cursor.map_or(0, |cursor| cursor.layer);
         let n_layers = self.layers.len();
+        let passed_over = self.cursor.is_some() && !self.under_cursor(id);
         let uses = self.entry(id).layers.iter();
         uses.map(|&layer| (layer + n_layers - here) % n_layers)
+            // What the step does not need of the layer where it stands comes round again.
+            .map(|distance| match distance {
+                0 if passed_over => n_layers,
+                _ => distance,
+            })
             .min()
             .unwrap_or(n_layers)
     }
@@ -183,7 +224,8 @@ impl Model {
     pub(super) fn next_ahead(&self, window_bytes: u64) -> Option<(ExtentId, usize)> {
         let cursor = self.cursor?;
         let mut ahead_bytes = 0;
-        for (layer, ids) in self.layers.iter().enumerate().skip(cursor.layer + 1) {
+        let layers = self.layers.iter().enumerate().skip(cursor.layer + 1);
+        for (layer, ids) in layers.filter(|&(layer, _)| !self.routed[layer]) {
             for &id in ids {
                 ahead_bytes += self.entry(id).len_bytes;
                 if ahead_bytes > window_bytes {

@@ -12,6 +12,7 @@ fn extents(len_bytes: &[u64], layers: &[&[u32]]) -> ModelExtents {
             .iter()
             .map(|ids| ids.iter().copied().map(ExtentId).collect())
             .collect(),
+        routed: vec![false; layers.len()],
         pinned: false,
     }
 }
@@ -97,6 +98,7 @@ fn shape() -> impl Strategy<Value = ModelExtents> {
         }
         ModelExtents {
             len_bytes,
+            routed: vec![false; layers.len()],
             layers,
             pinned: false,
         }

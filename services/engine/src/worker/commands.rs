@@ -81,15 +81,7 @@ impl Worker {
             return Err(AttachError::AlreadyAttached { id });
         }
         let directory = Arc::clone(model.source().directory());
-        let extents = ModelExtents {
-            len_bytes: directory
-                .extents()
-                .iter()
-                .map(|extent| extent.len_bytes)
-                .collect(),
-            layers: model.plan().extents.clone(),
-            pinned: pin,
-        };
+        let extents = extents_of(&model, pin);
         self.residency
             .fits(&extents)
             .map_err(|short| AttachError::DoesNotFit {
@@ -314,5 +306,19 @@ impl Worker {
                 .map(|attached| attached.id.clone())
                 .collect(),
         }
+    }
+}
+
+/// What the residency has to know of a model.
+fn extents_of(model: &Model, pinned: bool) -> ModelExtents {
+    let extents = model.source().directory().extents().iter();
+    let plan = model.plan();
+    ModelExtents {
+        len_bytes: extents.map(|extent| extent.len_bytes).collect(),
+        layers: plan.extents.clone(),
+        routed: (0..plan.layers.len())
+            .map(|layer| plan.is_routed(layer))
+            .collect(),
+        pinned,
     }
 }

@@ -148,7 +148,7 @@ impl Worker {
             else {
                 continue;
             };
-            for &extent in &attached.model.plan().extents[layer] {
+            for &extent in running.step.used(attached.model.plan(), layer) {
                 let moved = self
                     .residency
                     .moved_since(key, extent, sequence.tally.stamp());

@@ -63,7 +63,7 @@ fn layers_come_in_execution_order() {
     let plan = Plan::build(&model, &file.directory, |_| true).expect("sound tensors");
     let names = |index: usize| {
         let mut names = Vec::new();
-        plan.layers[index].for_each(|tensor| names.push(tensor.name.clone()));
+        plan.layers[index].for_each(|tensor| names.push(tensor.name.to_string()));
         names
     };
     assert_eq!(plan.layers.len(), 4);

@@ -231,10 +231,11 @@ fn every_field_and_the_known_models_are_named() {
 fn a_model_that_cannot_be_attached_says_why() {
     let source = Arc::new(AttachError::Config(ConfigError::Architecture {
         found: "mamba".to_owned(),
+        known: "llama".to_owned(),
     }));
     let status = Status::from(Error::Attach { model: m(), source });
     assert_eq!(
         status.message(),
-        "attaching model 'm': architecture 'mamba' is not supported"
+        "attaching model 'm': architecture 'mamba' is not supported; supported are llama"
     );
 }

@@ -105,12 +105,21 @@ fn configurations() {
         key: x(),
         value: x(),
     };
+    let on_device = E::Device {
+        architecture: x(),
+        feature: "x",
+        device: "hip",
+    };
     let table = vec![
         (
-            E::Architecture { found: x() },
+            E::Architecture {
+                found: x(),
+                known: x(),
+            },
             "UNIMPLEMENTED ARCHITECTURE_NOT_SUPPORTED",
         ),
         (unsupported, "UNIMPLEMENTED FEATURE_NOT_SUPPORTED"),
+        (on_device, "UNIMPLEMENTED FEATURE_NOT_SUPPORTED"),
         (E::Metadata(metadata), INVALID_MODEL),
         (E::Invalid { key, value, reason }, INVALID_MODEL),
     ];
