@@ -30,6 +30,8 @@ pub struct Case {
     /// The expected tensors, below the root.
     #[serde(default)]
     pub expected: String,
+    /// Expected tensors of another defensible reading of the file, below the root.
+    pub expected_alt: Option<String>,
     /// `general.architecture`.
     #[serde(default)]
     pub arch: String,
@@ -45,6 +47,9 @@ pub struct Case {
     /// What each class demands.
     #[serde(default)]
     pub tolerance: BTreeMap<String, Tolerance>,
+    /// Whether the first prompt has a text, and the model's own tokenizer makes the prompt's tokens of it.
+    #[serde(default)]
+    pub p0_text_tokenises_to_p0_tokens: bool,
     /// Prompts by name.
     #[serde(default)]
     pub prompts: BTreeMap<String, Prompt>,
@@ -168,12 +173,15 @@ impl Oracle {
         })
     }
 
-    /// The expected tensors of a case.
+    /// The expected tensors of a case, those of each defensible reading of its file.
     ///
     /// # Errors
-    /// If the file is missing or malformed.
-    pub fn expected(&self, case: &Case) -> Result<Expected> {
-        Expected::read(&self.root.join(&case.expected))
+    /// If a file is missing or malformed.
+    pub fn expected(&self, case: &Case) -> Result<Vec<Expected>> {
+        let readings = std::iter::once(&case.expected).chain(&case.expected_alt);
+        readings
+            .map(|path| Expected::read(&self.root.join(path)))
+            .collect()
     }
 }
 
