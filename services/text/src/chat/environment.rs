@@ -1,4 +1,6 @@
 //! The names that templates find, as Hugging Face's renderer has them.
+//!
+//! Two things of Python's are not here: `|safe` marks nothing, so `+` escapes nothing behind it, and `%` divides numbers but formats no strings (`|format` and `.format` do).
 
 use jiff::{civil::DateTime, fmt::strtime};
 use minijinja::syntax::SyntaxConfig;
