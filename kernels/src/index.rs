@@ -59,6 +59,8 @@ pub struct RowIndex {
     longest: usize,
     /// The lists once more, where a GPU reads them.
     memory: Option<IndexMemory>,
+    /// What was last brought there.
+    lists: Lists,
 }
 
 /// What two steps have in common that run the same kernels on the same places: see [`RowIndex::set_recordable`].
@@ -73,6 +75,9 @@ pub struct StepShape {
 
 /// What refusals of [`RowIndex::set`] call it.
 const OP: &str = "row index";
+
+/// A position or a block that there is not.
+const NONE: u32 = u32::MAX;
 
 /// Contexts are rounded up to this times a power of two.
 const CONTEXT_STEP: usize = 256;
@@ -90,6 +95,7 @@ impl RowIndex {
             table_starts: vec![0],
             logit_rows: Vec::new(),
             longest: 0,
+            lists: Lists::default(),
             memory: match device {
                 Device::Reference | Device::Cpu(_) => None,
                 Device::Hip(hip) => {
@@ -99,12 +105,7 @@ impl RowIndex {
                         kv,
                         ..
                     } = limits;
-                    Some(IndexMemory::new(
-                        hip,
-                        max_rows,
-                        max_logit_rows,
-                        kv.n_blocks + 1,
-                    ))
+                    Some(IndexMemory::new(hip, max_rows, max_logit_rows, kv.n_blocks))
                 }
             },
         }
@@ -144,7 +145,7 @@ impl RowIndex {
     /// As [`RowIndex::set`], with the sizes rounded up so that many steps have one shape: operations recorded for a step of that shape then compute this one. On a device that records nothing,
     /// nothing is rounded.
     ///
-    /// Rows that were added write to a block of the store that no table names, and what they compute is nobody's. Where there is no room for them, nothing is rounded either.
+    /// Rows that were added write nothing to the store, and what they compute is nobody's. Where there is no room for them, nothing is rounded either.
     ///
     /// # Errors
     /// As [`RowIndex::set`].
@@ -167,7 +168,6 @@ impl RowIndex {
         let IndexLimits {
             max_rows,
             max_logit_rows,
-            kv,
             ..
         } = self.limits;
         self.longest = self
@@ -175,39 +175,54 @@ impl RowIndex {
             .next_multiple_of(CONTEXT_STEP)
             .next_power_of_two();
         let rows = round_rows(self.ids.len());
-        if rows <= max_rows && rows > self.ids.len() {
-            let table = to_u32(self.table_starts.len() - 1);
-            self.blocks.push(to_u32(kv.n_blocks));
-            self.table_starts.push(self.blocks.len());
+        if rows <= max_rows {
             self.ids.resize(rows, 0);
-            let position = 0;
-            self.places.resize(rows, RowPlace { table, position });
         }
         let logit_rows = round_rows(self.logit_rows.len());
-        if logit_rows <= max_logit_rows && !self.logit_rows.is_empty() {
+        if logit_rows <= max_logit_rows {
             self.logit_rows.resize(logit_rows, 0);
         }
     }
 
     /// Brings the lists to where the device reads them.
     fn upload(&mut self) -> Result<(), OpError> {
-        let Some(memory) = &mut self.memory else {
+        let Some(mut memory) = self.memory.take() else {
             return Ok(());
         };
-        if self.ids.is_empty() {
-            return Ok(());
+        let uploaded = match self.ids.is_empty() {
+            true => Ok(()),
+            false => {
+                self.fill_lists();
+                memory.set(&self.lists)
+            }
+        };
+        self.memory = Some(memory);
+        Ok(uploaded?)
+    }
+
+    /// The lists in the form that a GPU's kernels read. Rows that were added have neither position nor place.
+    fn fill_lists(&mut self) {
+        let mut lists = std::mem::take(&mut self.lists);
+        replace(&mut lists.ids, &self.ids);
+        replace(&mut lists.logit_rows, &self.logit_rows);
+        lists.places.clear();
+        lists.slots.clear();
+        for (row, place) in self.places.iter().enumerate() {
+            let (block, offset) = self.slot(row);
+            lists.places.push([place.table, place.position]);
+            lists.slots.push([to_u32(block), to_u32(offset)]);
         }
-        let positions: Vec<u32> = self.places.iter().map(|place| place.position).collect();
-        let start = |place: &RowPlace| to_u32(self.table_starts[place.table as usize]);
-        let tables: Vec<u32> = self.places.iter().map(start).collect();
-        memory.set(Lists {
-            ids: &self.ids,
-            positions: &positions,
-            tables: &tables,
-            logit_rows: &self.logit_rows,
-            blocks: &self.blocks,
-        })?;
-        Ok(())
+        lists.places.resize(self.ids.len(), [0, NONE]);
+        lists.slots.resize(self.ids.len(), [NONE, 0]);
+        let stride = self.table_stride();
+        lists.tables.clear();
+        for table in self.table_starts.windows(2) {
+            let blocks = &self.blocks[table[0]..table[1]];
+            let end = lists.tables.len() + stride;
+            lists.tables.extend(blocks.iter().take(stride));
+            lists.tables.resize(end, 0);
+        }
+        self.lists = lists;
     }
 
     fn take(&mut self, rows: StepRows<'_>) -> Result<(), OpError> {
@@ -292,9 +307,33 @@ impl RowIndex {
         &self.logit_rows
     }
 
-    /// No row has a longer context.
-    pub(crate) fn longest(&self) -> usize {
-        self.longest
+    /// Block numbers from one table to the next in a GPU's memory.
+    pub(crate) fn table_stride(&self) -> usize {
+        self.longest.div_ceil(self.limits.kv.block_len)
+    }
+
+    /// Whether every row is the only one of its sequence.
+    pub(crate) fn is_one_row_each(&self) -> bool {
+        (0..)
+            .zip(&self.places)
+            .all(|(row, place)| place.table == row)
+    }
+
+    /// Rows that lie one after the other in a sequence, at most `max_len` to a run: first row and number of rows.
+    pub(crate) fn runs(&self, max_len: usize) -> Vec<[u32; 2]> {
+        let mut runs: Vec<[u32; 2]> = Vec::new();
+        let mut last: Option<RowPlace> = None;
+        for (row, &place) in (0..).zip(&self.places) {
+            let follows = last.is_some_and(|last| {
+                last.table == place.table && last.position + 1 == place.position
+            });
+            match runs.last_mut() {
+                Some([_, len]) if follows && (*len as usize) < max_len => *len += 1,
+                _ => runs.push([row, 1]),
+            }
+            last = Some(place);
+        }
+        runs
     }
 
     /// The lists in a GPU's memory.

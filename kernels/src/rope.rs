@@ -1,6 +1,9 @@
 //! Rotary position embedding: parameters and the table of inverse frequencies.
 
+use std::sync::OnceLock;
+
 use crate::OpError;
+use crate::hip::{Hip, HipError, View};
 
 /// Which elements of a head form the pairs that are rotated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +60,17 @@ pub struct RopeTable {
     params: RopeParams,
     /// Angle per position of each pair: `[dims / 2]`.
     inverse_frequencies: Vec<f32>,
+    on_gpu: OnGpu,
+}
+
+/// The frequencies once more in a GPU's memory, when one has asked for them. It adds nothing to what a table is.
+#[derive(Debug, Clone, Default)]
+struct OnGpu(OnceLock<View>);
+
+impl PartialEq for OnGpu {
+    fn eq(&self, _: &OnGpu) -> bool {
+        true
+    }
 }
 
 impl RopeTable {
@@ -100,7 +114,17 @@ impl RopeTable {
         Ok(RopeTable {
             params,
             inverse_frequencies,
+            on_gpu: OnGpu::default(),
         })
+    }
+
+    /// The frequencies in a GPU's memory: `[dims / 2]` f32. A table serves the GPU that asks first.
+    pub(crate) fn on_gpu(&self, hip: &Hip) -> Result<&View, HipError> {
+        if let Some(view) = self.on_gpu.0.get() {
+            return Ok(view);
+        }
+        let view = hip.copied(bytemuck::cast_slice(&self.inverse_frequencies))?;
+        Ok(self.on_gpu.0.get_or_init(|| view))
     }
 
     /// What the table was made from.

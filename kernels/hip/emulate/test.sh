@@ -19,6 +19,8 @@ export HEARTH_HIP_TARGETS HEARTH_EMULATE_ORDER HEARTH_STAND_IN="$target/stand-in
 # What runs finds the stand-in where the driver would be; cargo and the compilers do not see it.
 run() { cargo "--config=target.'cfg(all())'.runner='$PWD/kernels/hip/emulate/runner.sh'" test --quiet --locked -p kernels --test hip --test planted "$@"; }
 
+run_ops() { cargo "--config=target.'cfg(all())'.runner='$PWD/kernels/hip/emulate/runner.sh'" test --quiet --locked -p kernels --test ops; }
+
 for order in "${orders[@]}"; do
     echo "== the HIP path on the CPU, thread order: $order"
     if [ "$order" = asan ]; then
@@ -32,5 +34,7 @@ for order in "${orders[@]}"; do
         HEARTH_EMULATE_ORDER="$order"
     fi
     run
+    # What every device must do, against the reference.
+    [ "$order" != "${orders[0]}" ] || run_ops
     unset HEARTH_ASAN_RUNTIME
 done

@@ -77,6 +77,11 @@ impl Activations {
         &self.numbers
     }
 
+    /// Elements of a row.
+    pub(crate) fn row_len(&self) -> usize {
+        self.n
+    }
+
     /// Elements that there is room for.
     pub(crate) fn capacity(&self) -> usize {
         self.max_rows * self.n
@@ -88,23 +93,26 @@ impl Activations {
         &self.numbers
     }
 
-    /// All that is to be written by a kernel that can write any form.
-    pub(crate) fn write_forms(&mut self) -> Forms<'_> {
+    /// All that is to be written by a kernel that can write some other forms besides the numbers: those that products have wanted lately.
+    pub(crate) fn write_forms(&mut self, possible: &[Form]) -> Forms<'_> {
         let wanted = std::mem::take(self.wanted.get_mut());
-        *self.valid.get_mut() = 0;
         let mut forms = Forms {
             f32: Some(&self.numbers),
             ..Forms::default()
         };
+        let mut valid = 0;
         if let Some(others) = self.others.get() {
-            if wanted & Form::Int8 as u8 != 0 {
+            let is_wanted = |form| possible.contains(&form) && wanted & form as u8 != 0;
+            if is_wanted(Form::Int8) {
                 forms.int8 = others.int8();
+                valid |= Form::Int8 as u8;
             }
-            if wanted & Form::Half as u8 != 0 {
+            if is_wanted(Form::Half) {
                 forms.half = Some(others.half());
+                valid |= Form::Half as u8;
             }
-            *self.valid.get_mut() = wanted;
         }
+        *self.valid.get_mut() = valid;
         forms
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use gguf::TensorType;
 
 use super::launch::{Kernels, repack};
-use super::{Event, Gpu, HipError, Library, Memory, Pinned, Stream, View};
+use super::{Gpu, HipError, Library, Memory, Pinned, Stream, View};
 
 /// How a GPU is opened and used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Hip {
     kernels: Kernels,
     stream: Stream,
     batch_invariant: bool,
-    scratch: Mutex<Option<View>>,
+    scratch: Mutex<[Option<View>; Purpose::COUNT]>,
 }
 
 impl Hip {
@@ -41,7 +41,7 @@ impl Hip {
             kernels: Kernels::load(&gpu)?,
             stream: Stream::new(&gpu)?,
             batch_invariant: options.batch_invariant,
-            scratch: Mutex::new(None),
+            scratch: Mutex::default(),
         })
     }
 
@@ -100,6 +100,13 @@ impl Hip {
         Ok(view)
     }
 
+    /// Memory of its own with a copy of bytes of the host.
+    pub(crate) fn copied(&self, bytes: &[u8]) -> Result<View, HipError> {
+        let view = View::whole(&Memory::allocate(self.gpu(), bytes.len())?);
+        self.upload(bytes, &view)?;
+        Ok(view)
+    }
+
     /// Copies bytes of the host to the device and waits until they are there.
     pub(super) fn upload(&self, bytes: &[u8], to: &View) -> Result<(), HipError> {
         if bytes.is_empty() {
@@ -123,28 +130,34 @@ impl Hip {
     /// Memory for what an operation puts down between its kernels: at least `len_bytes`, the same each time, used by one operation after the other.
     ///
     /// It grows by allocating, which no recording allows; a step is recorded only when it has run before.
-    pub(super) fn scratch(&self, len_bytes: usize) -> Result<View, HipError> {
+    pub(super) fn scratch(&self, purpose: Purpose, len_bytes: usize) -> Result<View, HipError> {
         let mut scratch = self.lock_scratch();
-        if let Some(view) = scratch.as_ref().filter(|view| view.len() >= len_bytes) {
+        let place = &mut scratch[purpose as usize];
+        if let Some(view) = place.as_ref().filter(|view| view.len() >= len_bytes) {
             return Ok(view.clone());
         }
         // The old one lives on until the stream has passed it.
-        let view = View::whole(&Memory::allocate(
-            self.gpu(),
-            len_bytes.next_power_of_two(),
-        )?);
-        *scratch = Some(view.clone());
+        let view = self.zeros(len_bytes.next_power_of_two())?;
+        *place = Some(view.clone());
         Ok(view)
     }
 
-    fn lock_scratch(&self) -> MutexGuard<'_, Option<View>> {
+    fn lock_scratch(&self) -> MutexGuard<'_, [Option<View>; Purpose::COUNT]> {
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// An event behind all that was enqueued so far.
-    pub(super) fn mark(&self) -> Result<Event, HipError> {
-        let event = Event::new(self.gpu())?;
-        self.stream.record(&event)?;
-        Ok(event)
-    }
+/// What scratch memory is for: an operation uses one of each at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Partial sums of a product or of attention.
+    Partial,
+    /// Gates, and what they let through.
+    Gates,
+    /// Counters that are zero between operations.
+    Counters,
+}
+
+impl Purpose {
+    const COUNT: usize = 3;
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Hip, HipError, InFlight, Memory, Pinned, View};
 
@@ -20,17 +20,32 @@ pub(crate) struct IndexMemory {
     /// Made when there is something to upload.
     view: Option<View>,
     flying: VecDeque<InFlight>,
+    /// What operations of the step made out of the lists, for those that follow.
+    made: Mutex<Made>,
 }
 
-/// What the lists hold.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Lists<'a> {
-    pub(crate) ids: &'a [u32],
-    pub(crate) positions: &'a [u32],
-    /// Where each row's table begins in `blocks`.
-    pub(crate) tables: &'a [u32],
-    pub(crate) logit_rows: &'a [u32],
-    pub(crate) blocks: &'a [u32],
+/// The lists, in the form that kernels read.
+#[derive(Debug, Default)]
+pub(crate) struct Lists {
+    /// The token of each row.
+    pub(crate) ids: Vec<u32>,
+    /// Table and position of each row.
+    pub(crate) places: Vec<[u32; 2]>,
+    /// Block and offset in it of each row's key and value.
+    pub(crate) slots: Vec<[u32; 2]>,
+    /// The rows of which logits are wanted.
+    pub(crate) logit_rows: Vec<u32>,
+    /// Tables, each of the same length.
+    pub(crate) tables: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Made {
+    /// Cosines and sines, by the address of the frequencies that they are of, and whether they are this step's.
+    angles: Vec<(usize, View, bool)>,
+    /// Runs of rows, and how many there are.
+    tiles: Option<(View, usize)>,
+    tiles_flying: Option<InFlight>,
 }
 
 impl IndexMemory {
@@ -48,6 +63,7 @@ impl IndexMemory {
             max_blocks,
             view: None,
             flying: VecDeque::new(),
+            made: Mutex::default(),
         }
     }
 
@@ -57,9 +73,14 @@ impl IndexMemory {
     }
 
     /// Enqueues the lists of the next step in one copy, behind what still reads those of the last.
-    pub(crate) fn set(&mut self, lists: Lists<'_>) -> Result<(), HipError> {
-        if lists.blocks.len() > self.max_blocks {
-            self.max_blocks = lists.blocks.len().next_power_of_two();
+    pub(crate) fn set(&mut self, lists: &Lists) -> Result<(), HipError> {
+        let made = self.made.get_mut().unwrap_or_else(PoisonError::into_inner);
+        made.angles
+            .iter_mut()
+            .for_each(|(_, _, fresh)| *fresh = false);
+        made.tiles = None;
+        if lists.tables.len() > self.max_blocks {
+            self.max_blocks = lists.tables.len().next_power_of_two();
             self.view = None;
             self.flying.clear();
         }
@@ -72,12 +93,12 @@ impl IndexMemory {
         };
         let mut slot = self.slot()?;
         let words: &mut [u32] = bytemuck::cast_slice_mut(slot.bytes_mut());
-        let parts = [
-            (self.ids(), lists.ids),
-            (self.positions(), lists.positions),
-            (self.tables(), lists.tables),
-            (self.logit_rows(), lists.logit_rows),
-            (self.blocks(), lists.blocks),
+        let parts: [(Range<usize>, &[u32]); 5] = [
+            (self.ids(), &lists.ids),
+            (self.places(), lists.places.as_flattened()),
+            (self.slots(), lists.slots.as_flattened()),
+            (self.logit_rows(), &lists.logit_rows),
+            (self.tables(), &lists.tables),
         ];
         let mut end = 0;
         for (place, list) in parts {
@@ -101,29 +122,29 @@ impl IndexMemory {
     }
 
     fn len_bytes(&self) -> usize {
-        self.blocks().end * size_of::<u32>()
+        self.tables().end * size_of::<u32>()
     }
 
-    // Places of the lists, in words. Each begins at a multiple of 64, so that kernels may read it in vectors.
+    // Places of the lists, in words.
 
     fn ids(&self) -> Range<usize> {
         0..self.max_rows
     }
 
-    fn positions(&self) -> Range<usize> {
-        after(&self.ids(), self.max_rows)
+    fn places(&self) -> Range<usize> {
+        after(&self.ids(), 2 * self.max_rows)
     }
 
-    fn tables(&self) -> Range<usize> {
-        after(&self.positions(), self.max_rows)
+    fn slots(&self) -> Range<usize> {
+        after(&self.places(), 2 * self.max_rows)
     }
 
     fn logit_rows(&self) -> Range<usize> {
-        after(&self.tables(), self.max_rows)
+        after(&self.slots(), self.max_logit_rows)
     }
 
-    fn blocks(&self) -> Range<usize> {
-        after(&self.logit_rows(), self.max_logit_rows)
+    fn tables(&self) -> Range<usize> {
+        after(&self.logit_rows(), self.max_blocks)
     }
 
     /// The token of each row.
@@ -131,14 +152,20 @@ impl IndexMemory {
         self.list(self.ids())
     }
 
-    /// The position of each row.
-    pub(super) fn positions_view(&self) -> Result<View, HipError> {
-        self.list(self.positions())
+    /// Table and position of each row.
+    pub(super) fn places_view(&self) -> Result<View, HipError> {
+        self.list(self.places())
     }
 
-    /// Where each row's table begins in the block numbers.
-    pub(super) fn tables_view(&self) -> Result<View, HipError> {
-        self.list(self.tables())
+    /// The position of each row, every other number from the first on.
+    pub(super) fn positions_view(&self) -> Result<View, HipError> {
+        let places = self.places();
+        self.list(places.start + 1..places.end)
+    }
+
+    /// Where each row's key and value go.
+    pub(super) fn slots_view(&self) -> Result<View, HipError> {
+        self.list(self.slots())
     }
 
     /// The rows of which logits are wanted.
@@ -147,8 +174,8 @@ impl IndexMemory {
     }
 
     /// The block numbers of all tables.
-    pub(super) fn blocks_view(&self) -> Result<View, HipError> {
-        self.list(self.blocks())
+    pub(super) fn tables_view(&self) -> Result<View, HipError> {
+        self.list(self.tables())
     }
 
     fn list(&self, words: Range<usize>) -> Result<View, HipError> {
@@ -164,9 +191,59 @@ impl IndexMemory {
             }),
         }
     }
+
+    /// Cosines and sines of the step's rows for some frequencies, `[max_rows, pairs, 2]` f32: made by the first operation of the step that wants them.
+    pub(super) fn angles(
+        &self,
+        frequencies: &View,
+        pairs: usize,
+        make: impl FnOnce(&View) -> Result<(), HipError>,
+    ) -> Result<View, HipError> {
+        let mut made = self.made();
+        let known = made
+            .angles
+            .iter_mut()
+            .find(|(address, ..)| *address == frequencies.address());
+        if let Some((_, view, fresh)) = known {
+            if !std::mem::replace(fresh, true) {
+                make(view)?;
+            }
+            return Ok(view.clone());
+        }
+        let bytes = self.max_rows * pairs * 2 * size_of::<f32>();
+        let view = View::whole(&Memory::allocate(self.hip.gpu(), bytes)?);
+        make(&view)?;
+        made.angles
+            .push((frequencies.address(), view.clone(), true));
+        Ok(view)
+    }
+
+    /// Runs of rows, pairs of first row and number of rows: brought there by the first operation of the step that wants them.
+    pub(super) fn tiles(
+        &self,
+        make: impl FnOnce() -> Vec<[u32; 2]>,
+    ) -> Result<(View, usize), HipError> {
+        let mut made = self.made();
+        if let Some(tiles) = &made.tiles {
+            return Ok(tiles.clone());
+        }
+        let tiles = make();
+        let bytes: &[u8] = bytemuck::cast_slice(tiles.as_flattened());
+        let view = View::whole(&Memory::allocate(self.hip.gpu(), bytes.len())?);
+        let mut pinned = Pinned::allocate(self.hip.gpu(), bytes.len())?;
+        pinned.bytes_mut().copy_from_slice(bytes);
+        let flying = self.hip.stream().upload(pinned, 0..bytes.len(), &view)?;
+        made.tiles_flying = Some(flying);
+        Ok(made.tiles.insert((view, tiles.len())).clone())
+    }
+
+    /// What is made is whole before anything may panic.
+    fn made(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// The place of a list that follows another.
+/// The place of a list that follows another, on a boundary of 256 bytes.
 fn after(before: &Range<usize>, len: usize) -> Range<usize> {
     let start = before.end.next_multiple_of(64);
     start..start + len

@@ -10,10 +10,6 @@
 //! - **Nothing waits for the device** but what says so: [`Event::synchronize`], [`InFlight::wait`], [`Stream::synchronize`] and dropping a [`Stream`].
 
 #![expect(
-    dead_code,
-    reason = "lists, forms and stores are read by operations whose kernels are still to come"
-)]
-#![expect(
     unsafe_code,
     reason = "calls into the HIP library; each block says why it is sound"
 )]

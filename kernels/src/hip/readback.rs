@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::{Hip, HipError, Pinned, View};
 
-/// Chosen tokens in device memory, and a pinned buffer to bring them back in.
+/// Chosen tokens and their logits in device memory, and a pinned buffer to bring them back in.
 #[derive(Debug)]
 pub(crate) struct PickMemory {
     hip: Arc<Hip>,
+    /// `[max_rows]` u32, then `[max_rows]` f32.
     view: View,
     /// There but while it is under way.
     pinned: Option<Pinned>,
@@ -16,7 +17,7 @@ pub(crate) struct PickMemory {
 
 impl PickMemory {
     pub(crate) fn new(hip: &Arc<Hip>, max_rows: usize) -> Result<PickMemory, HipError> {
-        let len = max_rows * size_of::<u32>();
+        let len = 2 * max_rows * size_of::<u32>();
         Ok(PickMemory {
             view: hip.zeros(len)?,
             pinned: Some(Pinned::allocate(hip.gpu(), len)?),
@@ -24,26 +25,38 @@ impl PickMemory {
         })
     }
 
-    /// `[max_rows]` u32.
-    pub(crate) fn view(&self) -> &View {
-        &self.view
+    /// `[max_rows]` u32: the tokens.
+    pub(super) fn ids(&self) -> Result<View, HipError> {
+        self.view.slice(0..self.view.len() / 2)
     }
 
-    /// Brings the first `rows` back, behind all that was enqueued.
+    /// `[max_rows]` f32: their logits.
+    pub(super) fn logits(&self) -> Result<View, HipError> {
+        self.view.slice(self.view.len() / 2..self.view.len())
+    }
+
+    /// Brings the tokens of the first `rows` rows back, behind all that was enqueued. A token that is not possible is 0.
     pub(crate) fn read(&mut self, rows: usize, picked: &mut Vec<u32>) -> Result<(), HipError> {
         picked.clear();
         if rows == 0 {
             return Ok(());
         }
-        let len = rows * size_of::<u32>();
+        let len = self.view.len();
         let pinned = match self.pinned.take() {
             Some(pinned) => pinned,
             // The last one was lost with a copy that failed.
-            None => Pinned::allocate(self.hip.gpu(), self.view.len())?,
+            None => Pinned::allocate(self.hip.gpu(), len)?,
         };
-        let from = self.view.slice(0..len)?;
-        let pinned = self.hip.stream().download(&from, pinned, 0..len)?.wait()?;
-        picked.extend_from_slice(&bytemuck::cast_slice(pinned.bytes())[..rows]);
+        let flying = self.hip.stream().download(&self.view, pinned, 0..len)?;
+        let pinned = flying.wait()?;
+        let (ids, logits) = pinned.bytes().split_at(len / 2);
+        let ids: &[u32] = bytemuck::cast_slice(ids);
+        let logits: &[f32] = bytemuck::cast_slice(logits);
+        let possible = |(&id, &logit): (&u32, &f32)| match logit > f32::NEG_INFINITY {
+            true => id,
+            false => 0,
+        };
+        picked.extend(ids.iter().zip(logits).take(rows).map(possible));
         self.pinned = Some(pinned);
         Ok(())
     }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::{Hip, HipError, View};
 use crate::KvShape;
 
-/// The blocks of all layers, and one more in each: there go the keys and values of rows that were added to round a step up.
+/// The blocks of all layers.
 #[derive(Debug)]
 pub(crate) struct KvMemory {
     layers: Vec<KvViews>,
 }
 
-/// One layer's blocks: `[n_blocks + 1, n_kv_heads, block_len, head_dim padded to a multiple of 32]` of the store's type each.
+/// One layer's blocks: `[n_blocks, n_kv_heads, block_len, head_dim padded to a multiple of 32]` of the store's type each.
 #[derive(Debug)]
 pub(crate) struct KvViews {
     pub(crate) keys: View,
@@ -24,7 +24,7 @@ impl KvMemory {
         let bytes = |head_dim| {
             shape
                 .layer_block_len(head_dim)?
-                .checked_mul(shape.n_blocks.checked_add(1)?)?
+                .checked_mul(shape.n_blocks)?
                 .checked_mul(shape.kv_type.number_bytes())
         };
         let (Some(key_bytes), Some(value_bytes)) =

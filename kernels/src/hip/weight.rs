@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gguf::TensorType;
 
 use super::launch::repack::repack;
-use super::{Hip, HipError, Memory, View};
+use super::{Hip, HipError, View};
 
 /// A weight as the kernels read it.
 #[derive(Debug)]
@@ -29,8 +29,7 @@ impl Weight {
         tensor_type: TensorType,
         bytes: &[u8],
     ) -> Result<Weight, HipError> {
-        let view = View::whole(&Memory::allocate(hip.gpu(), bytes.len())?);
-        hip.upload(bytes, &view)?;
+        let view = hip.copied(bytes)?;
         let blocks = bytes.len() / tensor_type.block_bytes();
         let n_elements = blocks * tensor_type.block_len();
         repack(hip.stream(), hip.kernels(), tensor_type, n_elements, &view)?;

@@ -32,7 +32,8 @@ impl AttentionParams<'_> {
     }
 }
 
-/// Rotates each row's queries and keys by its position, in place, and writes its keys and values to its place in one layer of the store. If two rows have one place, the later row stays.
+/// Rotates each row's queries by its position, in place, and writes its keys, rotated likewise, and its values to its place in one layer of the store. What `k` holds afterwards is not said. If two rows have one
+/// place, the later row stays.
 ///
 /// `q`: `[rows, n_heads * head_dim_k]`; `k`: `[rows, n_kv_heads * head_dim_k]`; `v`: `[rows, n_kv_heads * head_dim_v]`; the numbers of heads are the store's for `k` and `v` and follow from
 /// the width for `q`. The leading `rope.params().dims` elements of a head are rotated. Source: arXiv:2104.09864.

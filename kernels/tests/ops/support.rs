@@ -2,17 +2,45 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use gguf::TensorType;
 use half::{bf16, f16};
 use kernels::{
-    Device, KvShape, KvStore, KvType, OpError, Owner, Picks, RopeKind, RopeParams, RopeScaling,
-    RopeTable, RowIndex, RowPlace, StepRows, Tensor, ops,
+    Device, HipOptions, KvShape, KvStore, KvType, OpError, Owner, Picks, RopeKind, RopeParams,
+    RopeScaling, RopeTable, RowIndex, RowPlace, StepRows, Tensor, ops,
 };
 
-/// Devices whose answers are compared with the reference's: each instruction set that this machine has, and the best with several threads.
+/// Devices whose answers are compared with the reference's: each instruction set that this machine has, and the best with several threads. With `HEARTH_HIP_LIBRARY` set, as by `just test-hip`, the
+/// GPU alone: as it usually runs, and batch-invariant.
 pub(crate) fn devices() -> Vec<Device> {
+    static GPU: LazyLock<Vec<Device>> = LazyLock::new(|| {
+        let Some(library) = std::env::var_os("HEARTH_HIP_LIBRARY") else {
+            return Vec::new();
+        };
+        let open = |batch_invariant| {
+            let options = HipOptions {
+                library: Some(library.clone().into()),
+                ordinal: 0,
+                batch_invariant,
+            };
+            Device::hip(&options).expect("the library has a GPU")
+        };
+        vec![open(false), open(true)]
+    });
+    if GPU.is_empty() {
+        processors()
+    } else {
+        GPU.clone()
+    }
+}
+
+pub(crate) fn is_gpu(device: &Device) -> bool {
+    matches!(device, Device::Hip(_))
+}
+
+/// The processor, in the ways that tests use it.
+pub(crate) fn processors() -> Vec<Device> {
     let threads = |n| NonZeroUsize::new(n).expect("not zero");
     let mut devices = Device::cpu_each(threads(1)).expect("no thread to start");
     devices.push(Device::cpu(threads(3)).expect("threads start"));

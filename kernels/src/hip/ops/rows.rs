@@ -2,8 +2,12 @@
 
 use super::{Activations, Hip, HipError, View};
 use crate::RowIndex;
+use crate::hip::activations::Form;
 use crate::hip::launch::rowwise::{self, Activate, Add, Function, GatherRows, RmsNorm};
 use crate::ops::Activation;
+
+/// Kernels that look at a whole row write it in any form.
+const ANY_FORM: [Form; 2] = [Form::Int8, Form::Half];
 
 impl Hip {
     pub(crate) fn rms_norm(
@@ -18,7 +22,7 @@ impl Hip {
             x: x.numbers(),
             add: None,
             weight,
-            out: out.write_forms(),
+            out: out.write_forms(&ANY_FORM),
             rows,
             n,
             eps,
@@ -54,7 +58,7 @@ impl Hip {
         let op = Activate {
             gate: gate.numbers(),
             up: Some(up.numbers()),
-            out: out.write_forms(),
+            out: out.write_forms(&ANY_FORM),
             rows,
             n,
             function: function(activation),

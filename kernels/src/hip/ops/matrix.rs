@@ -1,0 +1,189 @@
+//! Products.
+
+use gguf::TensorType;
+
+use super::{Activations, Hip, HipError, View, view_of};
+use crate::hip::activations::Form;
+use crate::hip::device::Purpose;
+use crate::hip::launch::embed::{self, Embed};
+use crate::hip::launch::matrix::{self, GROUP_MAX, Gated, Product, Rows, Tile, Weights};
+use crate::hip::launch::rowwise::{self, Activate};
+use crate::hip::ops::rows::function;
+use crate::operands::Keep;
+use crate::ops::Activation;
+use crate::{Linear, RowIndex, Tensor};
+
+/// Up to so many rows meet the weights as dot products, which read them once for each four rows; more meet them on matrix cores.
+const DOT_ROWS_MAX: usize = 4;
+
+impl Hip {
+    pub(crate) fn embed(
+        &self,
+        rows: &RowIndex,
+        table: &Tensor,
+        out: &mut Activations,
+    ) -> Result<(), HipError> {
+        if rows.n_rows() == 0 {
+            return Ok(());
+        }
+        let op = Embed {
+            table: weights(table),
+            ids: &self.lists(rows).ids_view()?,
+            out: out.write_numbers(),
+            rows: rows.n_rows(),
+            factor: 1.0,
+        };
+        // SAFETY: the index let no id pass that is not below its vocabulary, which is no larger than the table; rows that were added have token 0.
+        unsafe { embed::embed(self.stream(), self.kernels(), op) }
+    }
+
+    pub(crate) fn products(
+        &self,
+        rows: usize,
+        x: &Activations,
+        keep: Keep,
+        mut products: Vec<(Linear<'_>, &mut Activations)>,
+    ) -> Result<(), HipError> {
+        if rows == 0 {
+            return Ok(());
+        }
+        let products: Vec<Product> = products
+            .iter_mut()
+            .map(|(linear, out)| {
+                let out = out.write_numbers();
+                product(*linear, out, (keep == Keep::Sum).then_some(out))
+            })
+            .collect();
+        self.run_products(rows, x, &products)
+    }
+
+    fn run_products(
+        &self,
+        rows: usize,
+        x: &Activations,
+        products: &[Product],
+    ) -> Result<(), HipError> {
+        let tile = self.tile(rows);
+        let mut dots: Vec<Product> = Vec::new();
+        for product in products {
+            let Weights {
+                tensor_type, n_in, ..
+            } = product.weights;
+            match tile.filter(|_| matrix::has_matmul(tensor_type, n_in)) {
+                Some(tile) => self.on_matrix_cores(tile, rows, x, *product)?,
+                None => dots.push(*product),
+            }
+        }
+        for group in dots.chunks(GROUP_MAX) {
+            let types = group.iter().map(|product| product.weights.tensor_type);
+            let x = dot_rows(x, rows, types)?;
+            matrix::matvec(self.stream(), self.kernels(), group, x, rows)?;
+        }
+        Ok(())
+    }
+
+    fn on_matrix_cores(
+        &self,
+        tile: Tile,
+        rows: usize,
+        x: &Activations,
+        product: Product,
+    ) -> Result<(), HipError> {
+        let Weights { n_out, n_in, .. } = product.weights;
+        let partial = match tile.partial_bytes(rows, n_out, n_in) {
+            0 => None,
+            bytes => Some(self.scratch(Purpose::Partial, bytes)?),
+        };
+        let (stream, kernels) = (self.stream(), self.kernels());
+        let x = x.half(rows)?;
+        matrix::matmul(stream, kernels, tile, product, x, rows, partial.as_ref())
+    }
+
+    /// The tile of products on matrix cores; `None` for few rows. Where a row must not depend on the others, it is always the same one.
+    fn tile(&self, rows: usize) -> Option<Tile> {
+        if self.is_batch_invariant() {
+            return Some(Tile::Middle);
+        }
+        (rows > DOT_ROWS_MAX).then(|| Tile::for_rows(rows))
+    }
+
+    pub(crate) fn gated(
+        &self,
+        rows: usize,
+        x: &Activations,
+        [gate, up]: [Linear<'_>; 2],
+        activation: Activation,
+        out: &mut Activations,
+    ) -> Result<(), HipError> {
+        let n_out = gate.weight.n_rows();
+        if rows == 0 {
+            return Ok(());
+        }
+        let tensor_type = gate.weight.tensor_type();
+        let on_matrix_cores =
+            self.tile(rows).is_some() && matrix::has_matmul(tensor_type, gate.weight.row_len());
+        if tensor_type == up.weight.tensor_type() && !on_matrix_cores {
+            let op = Gated {
+                gate: weights(gate.weight),
+                up: weights(up.weight),
+                gate_bias: gate.bias.map(view_of),
+                up_bias: up.bias.map(view_of),
+                function: function(activation),
+                x: dot_rows(x, rows, [tensor_type])?,
+                out: out.write_forms(&[Form::Int8]),
+                rows,
+            };
+            return matrix::gated_matvec(self.stream(), self.kernels(), op);
+        }
+        let bytes = rows * n_out * size_of::<f32>();
+        let scratch = self.scratch(Purpose::Gates, 2 * bytes)?;
+        let (gates, ups) = (scratch.slice(0..bytes)?, scratch.slice(bytes..2 * bytes)?);
+        let products = [product(gate, &gates, None), product(up, &ups, None)];
+        self.run_products(rows, x, &products)?;
+        let op = Activate {
+            gate: &gates,
+            up: Some(&ups),
+            out: out.write_forms(&[Form::Int8, Form::Half]),
+            rows,
+            n: n_out,
+            function: function(activation),
+        };
+        rowwise::activate(self.stream(), self.kernels(), op)
+    }
+}
+
+fn weights(tensor: &Tensor) -> Weights<'_> {
+    Weights {
+        view: view_of(tensor),
+        tensor_type: tensor.tensor_type(),
+        n_out: tensor.n_rows(),
+        n_in: tensor.row_len(),
+    }
+}
+
+fn product<'a>(linear: Linear<'a>, out: &'a View, add: Option<&'a View>) -> Product<'a> {
+    Product {
+        weights: weights(linear.weight),
+        bias: linear.bias.map(view_of),
+        add,
+        out,
+    }
+}
+
+/// Activations in the forms that dot products with weights of these types want.
+fn dot_rows(
+    x: &Activations,
+    rows: usize,
+    types: impl IntoIterator<Item = TensorType>,
+) -> Result<Rows<'_>, HipError> {
+    let quantised = types
+        .into_iter()
+        .any(|tensor_type| !matrix::is_float(tensor_type));
+    Ok(Rows {
+        f32: Some(x.numbers()),
+        int8: match quantised {
+            true => x.int8(rows)?,
+            false => None,
+        },
+    })
+}
