@@ -9,8 +9,8 @@ use e2e::model::Llama;
 use e2e::node::{Daemon, Launch, Service, workspace};
 use proto::inference::v1::generate_request::Prompt;
 use proto::inference::v1::{
-    Constraint, DetokenizeRequest, FinishReason, GenerateRequest, OutputOptions, Sampling,
-    Stopping, TokenIds, TokenizeRequest, UnloadModelRequest, constraint,
+    Constraint, DetokenizeRequest, FinishReason, GenerateRequest, LogitBias, OutputOptions,
+    Sampling, Stopping, TokenIds, TokenizeRequest, UnloadModelRequest, constraint,
 };
 use tempfile::TempDir;
 use tonic::{Code, Status};
@@ -94,6 +94,25 @@ async fn each_bad_field_is_named() {
         (
             "sampling.min_p",
             with_sampling(|sampling| sampling.min_p = Some(f32::INFINITY)),
+        ),
+        (
+            "sampling.repetition_penalty",
+            with_sampling(|sampling| sampling.repetition_penalty = Some(0.0)),
+        ),
+        (
+            "sampling.presence_penalty",
+            with_sampling(|sampling| sampling.presence_penalty = Some(2.5)),
+        ),
+        (
+            "sampling.logit_bias[0].token_id",
+            with_sampling(|sampling| {
+                let (token_id, bias) = (300, 1.0);
+                sampling.logit_bias = vec![LogitBias { token_id, bias }];
+            }),
+        ),
+        (
+            "stopping.min_tokens",
+            with_stopping(|stopping| stopping.min_tokens = 4),
         ),
         (
             "stopping.stop",

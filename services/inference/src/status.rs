@@ -271,9 +271,14 @@ fn engine(error: &EngineError) -> Outward {
                 .fact("limit", max_queued)
                 .retry(RETRY_FULL)
         }
-        EngineError::KvFull { .. } => Outward::new(Code::ResourceExhausted, "KV_CACHE_FULL")
+        // One sequence alone is larger than the whole cache: no later time is better.
+        EngineError::KvFull {
+            need_blocks,
+            total_blocks,
+        } => Outward::new(Code::ResourceExhausted, "KV_CACHE_FULL")
             .quota("kv_cache", error)
-            .retry(RETRY_FULL),
+            .fact("need_blocks", need_blocks)
+            .fact("total_blocks", total_blocks),
         EngineError::SlowClient { .. } => Outward::new(Code::ResourceExhausted, "SLOW_CLIENT")
             .quota("unread_events", error)
             .retry(RETRY_FULL),

@@ -119,7 +119,9 @@ impl Scheduler {
                 // It is ids that are short; no other model's blocks would help.
                 return Grown::No;
             }
-            if self.evict_elsewhere(model) {
+            // Nothing is let go that would not be enough even so.
+            let could_be_free = self.budget.free_bytes() + self.budget.kept_bytes();
+            if could_be_free >= wanted_bytes && self.evict_elsewhere(model) {
                 continue;
             }
             let part_bytes = self.part_bytes();

@@ -276,6 +276,11 @@ fn kept_blocks_of_another_model_make_room() {
     assert_eq!(scheduler.cache(A).kept_blocks(), 1);
     assert_eq!(scheduler.cache(A).reuse().evicted, 2);
     assert_eq!(scheduler.preemptions(), 0);
+    // What is not enough is not taken.
+    scheduler.add(SequenceId(3), arrival(B, 2 * BLOCK_LEN));
+    step(&mut scheduler, B);
+    assert_eq!(scheduler.entry(SequenceId(3)).state, State::Waiting);
+    assert_eq!(scheduler.cache(A).kept_blocks(), 1);
 }
 
 #[test]

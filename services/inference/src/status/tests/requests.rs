@@ -69,7 +69,7 @@ fn requests_that_the_engine_ends() {
             does_not_fit,
             "FAILED_PRECONDITION DOES_NOT_FIT precondition",
         ),
-        (kv_full, "RESOURCE_EXHAUSTED KV_CACHE_FULL retry quota"),
+        (kv_full, "RESOURCE_EXHAUSTED KV_CACHE_FULL quota"),
         (slow, "RESOURCE_EXHAUSTED SLOW_CLIENT retry quota"),
         (E::DeadlineExceeded, "DEADLINE_EXCEEDED DEADLINE"),
         (E::Cancelled, "CANCELLED CANCELLED"),
