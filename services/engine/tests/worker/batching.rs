@@ -86,7 +86,7 @@ async fn collect_rest(mut stream: engine::EventStream) -> Completion {
 
 #[tokio::test]
 async fn staggered_streams_say_what_each_says_alone() {
-    for tiny in [Tiny::LLAMA, Tiny::QWEN] {
+    for tiny in [Tiny::LLAMA, Tiny::QWEN, Tiny::EXPERTS, Tiny::GEMMA] {
         let file = write(tiny);
         let alone = alone(&file, config()).await;
         let (together, stats) = staggered(&file, config()).await;
@@ -130,8 +130,12 @@ async fn eight_streams_at_once_fill_wide_steps() {
 
 #[tokio::test]
 async fn chunks_do_not_change_the_numbers() {
-    let file = write(Tiny::LLAMA);
-    for device in [Device::reference(), config().device] {
+    let models = [Tiny::LLAMA, Tiny::EXPERTS, Tiny::GEMMA].map(write);
+    let devices = [Device::reference(), config().device];
+    for (device, file) in devices
+        .iter()
+        .flat_map(|d| models.iter().map(move |m| (d, m)))
+    {
         let mut seen = Vec::new();
         for prefill_chunk_tokens in [1, 7, 128] {
             let engine = start(EngineConfig {
@@ -139,7 +143,7 @@ async fn chunks_do_not_change_the_numbers() {
                 prefill_chunk_tokens,
                 ..config()
             });
-            attach(&engine, "m", &file).await;
+            attach(&engine, "m", file).await;
             let mut request = request("m", prompt(3, 75), 10);
             request.output = OutputOptions {
                 logprobs: Some(5),

@@ -2,6 +2,7 @@
 
 mod batching;
 mod cold;
+mod experts;
 mod faults;
 mod files;
 mod model;

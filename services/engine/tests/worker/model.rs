@@ -22,7 +22,16 @@ pub(crate) struct Tiny {
     pub(crate) rope_factors: bool,
     /// Linear scaling of positions; 1 for none.
     pub(crate) rope_scale: u8,
+    /// Experts of each block, of which a row uses [`N_USED`]; 0 for a dense model.
+    pub(crate) n_experts: u32,
+    /// Norms on both sides of each half, a window in every other layer, bounds on scores and logits.
+    pub(crate) sandwich: bool,
 }
+
+/// Experts of a row.
+pub(crate) const N_USED: u32 = 2;
+/// Positions that a row sees in layers with a window.
+const WINDOW: u32 = 8;
 
 impl Tiny {
     pub(crate) const LLAMA: Tiny = Tiny {
@@ -33,6 +42,23 @@ impl Tiny {
         biases: false,
         rope_factors: true,
         rope_scale: 1,
+        n_experts: 0,
+        sandwich: false,
+    };
+    pub(crate) const EXPERTS: Tiny = Tiny {
+        seed: 3,
+        n_experts: 16,
+        rope_factors: false,
+        ..Tiny::LLAMA
+    };
+    pub(crate) const GEMMA: Tiny = Tiny {
+        seed: 4,
+        architecture: "gemma2",
+        n_layers: 4,
+        tied: true,
+        rope_factors: false,
+        sandwich: true,
+        ..Tiny::LLAMA
     };
     pub(crate) const QWEN: Tiny = Tiny {
         seed: 2,
@@ -42,6 +68,8 @@ impl Tiny {
         biases: true,
         rope_factors: false,
         rope_scale: 1,
+        n_experts: 0,
+        sandwich: false,
     };
 }
 
@@ -95,7 +123,7 @@ pub(crate) fn write(tiny: Tiny) -> File {
 fn metadata(tiny: Tiny) -> Vec<(String, Value)> {
     let arch = tiny.architecture;
     let key = |suffix: &str| format!("{arch}.{suffix}");
-    vec![
+    let mut entries = vec![
         ("general.architecture".to_owned(), arch.into()),
         (
             key("block_count"),
@@ -120,7 +148,17 @@ fn metadata(tiny: Tiny) -> Vec<(String, Value)> {
         ),
         ("tokenizer.ggml.token_type".to_owned(), token_types().into()),
         ("tokenizer.ggml.eos_token_id".to_owned(), EOS.into()),
-    ]
+    ];
+    if tiny.n_experts > 0 {
+        entries.push((key("expert_count"), tiny.n_experts.into()));
+        entries.push((key("expert_used_count"), N_USED.into()));
+    }
+    if tiny.sandwich {
+        entries.push((key("attention.sliding_window"), WINDOW.into()));
+        entries.push((key("attn_logit_softcapping"), 5f32.into()));
+        entries.push((key("final_logit_softcapping"), 3f32.into()));
+    }
+    entries
 }
 
 /// Three special tokens, every byte, and a few words.
@@ -165,6 +203,18 @@ fn tensors(tiny: Tiny) -> Vec<(String, Vec<u64>)> {
         }
         add("attn_output.weight", &[N_EMBD, N_EMBD]);
         add("ffn_norm.weight", &[N_EMBD]);
+        if tiny.sandwich {
+            add("post_attention_norm.weight", &[N_EMBD]);
+            add("post_ffw_norm.weight", &[N_EMBD]);
+        }
+        if tiny.n_experts > 0 {
+            let n = u64::from(tiny.n_experts);
+            add("ffn_gate_inp.weight", &[N_EMBD, n]);
+            add("ffn_gate_exps.weight", &[N_EMBD, N_FF, n]);
+            add("ffn_up_exps.weight", &[N_EMBD, N_FF, n]);
+            add("ffn_down_exps.weight", &[N_FF, N_EMBD, n]);
+            continue;
+        }
         add("ffn_gate.weight", &[N_EMBD, N_FF]);
         add("ffn_up.weight", &[N_EMBD, N_FF]);
         add("ffn_down.weight", &[N_FF, N_EMBD]);

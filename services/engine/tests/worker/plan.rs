@@ -40,7 +40,7 @@ impl WeightSource for Untouchable {
 
 #[tokio::test]
 async fn attaching_reads_no_weight() {
-    for tiny in [Tiny::LLAMA, Tiny::QWEN] {
+    for tiny in [Tiny::LLAMA, Tiny::QWEN, Tiny::EXPERTS, Tiny::GEMMA] {
         let file = write(tiny);
         let engine = start(config());
         let request = AttachRequest {

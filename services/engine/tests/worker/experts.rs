@@ -1,0 +1,96 @@
+//! Experts come when a row was routed to them, and no sooner.
+
+use std::collections::BTreeSet;
+
+use engine::{EngineConfig, LoadProgress};
+use gguf::ExtentId;
+use tokio::sync::watch;
+
+use crate::model::{File, N_USED, Tiny, write};
+use crate::support::{attach, complete, config, model_stats, prompt, request, start};
+
+/// The extents of experts, layer by layer.
+fn experts_of(file: &File) -> Vec<BTreeSet<ExtentId>> {
+    let tensors = file.directory.tensors();
+    let layers = (0..Tiny::EXPERTS.n_layers).map(|layer| {
+        let prefix = format!("blk.{layer}.ffn_");
+        let of_layer = tensors.iter().filter(|info| info.name.starts_with(&prefix));
+        let experts = of_layer.filter(|info| info.name.contains("_exps."));
+        experts.flat_map(|info| info.extent_ids()).collect()
+    });
+    layers.collect()
+}
+
+#[tokio::test]
+async fn only_experts_that_a_row_goes_to_are_fetched() {
+    let file = write(Tiny::EXPERTS);
+    let engine = start(config());
+    let source = attach(&engine, "m", &file).await;
+    let first = complete(&engine, request("m", prompt(1, 1), 1)).await;
+    let first = first.expect("an answer");
+    let fetched: BTreeSet<ExtentId> = source.fetched().into_iter().collect();
+    assert_eq!(fetched.len(), source.fetched().len(), "each extent once");
+    let layers = experts_of(&file);
+    for experts in &layers {
+        // Gate, up and down of each.
+        let of_layer = experts.intersection(&fetched).count();
+        assert_eq!(of_layer, 3 * N_USED as usize, "one row in one step");
+    }
+    let dense = file.directory.extents().len() - layers.iter().map(BTreeSet::len).sum::<usize>();
+    let n_chosen = layers.len() * 3 * N_USED as usize;
+    assert_eq!(fetched.len(), dense + n_chosen, "everything else is needed");
+    let resident_bytes = model_stats(&engine, "m").resident_bytes;
+    assert_eq!(
+        first.load.cold_bytes, resident_bytes,
+        "what moved is what was used"
+    );
+    assert!(resident_bytes < source.total_bytes());
+
+    // Whoever goes where another has been moves nothing.
+    let again = complete(&engine, request("m", prompt(1, 1), 1)).await;
+    assert_eq!(again.expect("an answer").load.hot_bytes, resident_bytes);
+    assert_eq!(source.fetched().len(), fetched.len());
+
+    // Many rows go nearly everywhere; nothing comes twice.
+    complete(&engine, request("m", prompt(2, 100), 20))
+        .await
+        .expect("an answer");
+    let distinct: BTreeSet<ExtentId> = source.fetched().into_iter().collect();
+    assert!(distinct.len() > fetched.len());
+    assert_eq!(distinct.len(), source.fetched().len(), "each extent once");
+
+    let (progress, _watched) = watch::channel(LoadProgress::default());
+    engine.load("m", progress).await.expect("room");
+    assert_eq!(
+        model_stats(&engine, "m").resident_bytes,
+        source.total_bytes(),
+        "an eager load brings all"
+    );
+}
+
+#[tokio::test]
+async fn experts_that_come_and_go_are_still_right() {
+    let file = write(Tiny::EXPERTS);
+    let roomy = start(config());
+    attach(&roomy, "m", &file).await;
+    let expected = complete(&roomy, request("m", prompt(1, 40), 20))
+        .await
+        .expect("an answer");
+    let bytes = |id: &ExtentId| file.directory.extent(*id).len_bytes;
+    let largest = experts_of(&file)[0].iter().map(bytes).sum::<u64>();
+    let budget_bytes = largest + 20_000;
+    let engine = start(EngineConfig {
+        weights_budget_bytes: Some(budget_bytes),
+        ..config()
+    });
+    let source = attach(&engine, "m", &file).await;
+    assert!(budget_bytes < source.total_bytes());
+    let squeezed = complete(&engine, request("m", prompt(1, 40), 20))
+        .await
+        .expect("an answer");
+    assert_eq!(squeezed.bits(), expected.bits());
+    let stats = engine.stats();
+    assert!(stats.weights_used_bytes <= budget_bytes);
+    let extents = stats.model("m").expect("attached").extents;
+    assert!(extents.evictions > 20, "{extents:?}");
+}
