@@ -2,6 +2,8 @@
 
 tools := justfile_directory() / "target" / "tools"
 python := tools / "venv" / "bin" / "python"
+peer_version := "0.3.36"
+peer_flags := "-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release"
 buf := tools / "node_modules" / ".bin" / "buf"
 llvm_cov := env("LLVM_COV", "llvm-cov-22")
 llvm_profdata := env("LLVM_PROFDATA", "llvm-profdata-22")
@@ -73,6 +75,12 @@ bench-fairness:
     cargo build --release --locked -p e2e --bin bench-fairness
     target/release/bench-fairness
 
+# Prefill, decode and eight streams beside llama.cpp on a 1B-shaped file of each kind, against their bars.
+bench-peer *files: _peer
+    cargo build --release --locked -p e2e --bins
+    mkdir -p {{ tools }}/models
+    target/release/bench-peer {{ tools }}/peer/bin/python tests/peer/peer.py {{ tools }}/models {{ files }}
+
 # Three starts of a small model: cold, hot, warm.
 demo *args:
     cargo run --release -- demo {{ args }}
@@ -86,6 +94,14 @@ _buf:
 _venv:
     @test -x {{ python }} || python3 -m venv {{ tools }}/venv
     @{{ python }} -m pip install --quiet --disable-pip-version-check --requirement tests/clients/requirements.txt
+
+# llama.cpp from its source, for this processor.
+_peer:
+    @test -e {{ tools }}/peer/{{ peer_version }} || { \
+        python3 -m venv {{ tools }}/peer \
+        && CMAKE_ARGS="{{ peer_flags }}" {{ tools }}/peer/bin/pip install --disable-pip-version-check --no-binary llama-cpp-python llama-cpp-python=={{ peer_version }} \
+        && touch {{ tools }}/peer/{{ peer_version }}; }
+    @echo "llama.cpp is built with {{ peer_flags }}"
 
 _deny:
     @cargo deny --version >/dev/null 2>&1 || cargo install --locked --root {{ tools }} cargo-deny@0.20.2

@@ -29,9 +29,9 @@ pub enum DeviceError {
     Threads {
         /// Number of threads asked for.
         threads: usize,
-        /// What the pool says.
+        /// What the system says.
         #[source]
-        source: rayon::ThreadPoolBuildError,
+        source: std::io::Error,
     },
     /// The GPU cannot be used.
     #[error(transparent)]

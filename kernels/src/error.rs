@@ -120,14 +120,6 @@ pub enum OpError {
         /// Shape, slowest dimension first.
         shape: Vec<usize>,
     },
-    /// The device does not keep keys and values in this way.
-    #[error("kv store: the {device} device does not keep keys and values as {}", found.name())]
-    KvType {
-        /// What was asked for.
-        found: crate::KvType,
-        /// The kind of the device.
-        device: &'static str,
-    },
     /// The GPU failed or refused.
     #[error(transparent)]
     Hip(#[from] crate::hip::HipError),

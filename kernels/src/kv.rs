@@ -1,8 +1,11 @@
 //! The paged key and value store, and who reads what from it.
 
+use gguf::TensorType;
+use half::f16;
+
 use crate::buffer::Buffer;
 use crate::hip::KvMemory;
-use crate::{Device, OpError};
+use crate::{Device, OpError, layout};
 
 /// Rows of keys and values are padded to a multiple of this many numbers, so that kernels need no tail.
 pub(crate) const ROW_MULTIPLE: usize = 32;
@@ -103,15 +106,16 @@ pub struct KvStore {
 /// One layer's blocks: keys and values are `[n_blocks, n_kv_heads, block_len, padded head_dim]`, so that a head reads its positions in one stream.
 #[derive(Debug)]
 pub(crate) struct KvLayer {
-    pub(crate) keys: Buffer<f32>,
-    pub(crate) values: Buffer<f32>,
+    /// Numbers of the store's type, as bytes.
+    keys: Buffer<u8>,
+    values: Buffer<u8>,
 }
 
 impl KvStore {
     /// Allocates the store; in memory of the processor, blocks take physical memory when they are first written.
     ///
     /// # Errors
-    /// [`OpError::Memory`] or [`OpError::Hip`] if there is no such memory, [`OpError::KvType`] if the device does not keep numbers so, [`OpError::Shape`] if a block would be empty; both with the shape's fields in their order.
+    /// [`OpError::Memory`] or [`OpError::Hip`] if there is no such memory, [`OpError::Shape`] if a block would be empty; both with the shape's fields in their order.
     pub fn new(device: &Device, shape: KvShape) -> Result<KvStore, OpError> {
         if [
             shape.block_len,
@@ -132,20 +136,15 @@ impl KvStore {
             shape: shape.as_vec(),
         };
         let memory = match device {
-            Device::Reference | Device::Cpu(_) if shape.kv_type == KvType::F16 => {
-                return Err(OpError::KvType {
-                    found: shape.kv_type,
-                    device: device.kind(),
-                });
-            }
             Device::Reference | Device::Cpu(_) => None,
             Device::Hip(hip) => Some(KvMemory::zeros(hip, &shape)?.ok_or_else(no_memory)?),
         };
-        let buffer = |head_dim| -> Option<Buffer<f32>> {
+        let buffer = |head_dim| -> Option<Buffer<u8>> {
             Buffer::zeros(
                 shape
                     .layer_block_len(head_dim)?
-                    .checked_mul(shape.n_blocks)?,
+                    .checked_mul(shape.n_blocks)?
+                    .checked_mul(shape.kv_type.number_bytes())?,
             )
         };
         let layer = || -> Option<KvLayer> {
@@ -210,14 +209,14 @@ impl KvShape {
 }
 
 impl KvLayer {
-    /// The key of one position, padded with zeros.
-    pub(crate) fn key(&self, shape: &KvShape, row_index: usize) -> &[f32] {
-        &self.keys.as_slice()[row_index * shape.key_stride()..][..shape.key_stride()]
+    /// The key of one position, padded with zeros, as bytes of the store's type.
+    pub(crate) fn key(&self, shape: &KvShape, row_index: usize) -> &[u8] {
+        row(&self.keys, shape.key_bytes(), row_index)
     }
 
-    /// The value of one position, padded with zeros.
-    pub(crate) fn value(&self, shape: &KvShape, row_index: usize) -> &[f32] {
-        &self.values.as_slice()[row_index * shape.value_stride()..][..shape.value_stride()]
+    /// The value of one position, padded with zeros, as bytes of the store's type.
+    pub(crate) fn value(&self, shape: &KvShape, row_index: usize) -> &[u8] {
+        row(&self.values, shape.value_bytes(), row_index)
     }
 
     /// Writes one row's keys and values of all heads to a place, a block and an offset in it. `k`: `[n_kv_heads * head_dim_k]`, `v`: `[n_kv_heads * head_dim_v]`.
@@ -228,14 +227,59 @@ impl KvLayer {
         k: &[f32],
         v: &[f32],
     ) {
-        for kv_head in 0..shape.n_kv_heads {
+        let heads = k
+            .chunks_exact(shape.head_dim_k)
+            .zip(v.chunks_exact(shape.head_dim_v));
+        for (kv_head, (key, value)) in heads.enumerate() {
             let row_index = shape.row_index(block, kv_head, offset);
-            let key = &k[kv_head * shape.head_dim_k..][..shape.head_dim_k];
-            self.keys.as_mut_slice()[row_index * shape.key_stride()..][..shape.head_dim_k]
-                .copy_from_slice(key);
-            let value = &v[kv_head * shape.head_dim_v..][..shape.head_dim_v];
-            self.values.as_mut_slice()[row_index * shape.value_stride()..][..shape.head_dim_v]
-                .copy_from_slice(value);
+            let (key_bytes, value_bytes) = (shape.key_bytes(), shape.value_bytes());
+            let keys = &mut self.keys.as_mut_slice()[row_index * key_bytes..][..key_bytes];
+            shape.kv_type.pack(key, keys);
+            let values = &mut self.values.as_mut_slice()[row_index * value_bytes..][..value_bytes];
+            shape.kv_type.pack(value, values);
         }
+    }
+}
+
+fn row(rows: &Buffer<u8>, row_bytes: usize, row_index: usize) -> &[u8] {
+    &rows.as_slice()[row_index * row_bytes..][..row_bytes]
+}
+
+impl KvShape {
+    fn key_bytes(&self) -> usize {
+        self.key_stride() * self.kv_type.number_bytes()
+    }
+
+    fn value_bytes(&self) -> usize {
+        self.value_stride() * self.kv_type.number_bytes()
+    }
+}
+
+impl KvType {
+    /// Writes numbers to the beginning of a row; f16 rounds to the nearest, ties to even.
+    fn pack(self, numbers: &[f32], row: &mut [u8]) {
+        match self {
+            KvType::F16 => {
+                for (&number, bytes) in numbers.iter().zip(row.as_chunks_mut().0) {
+                    *bytes = f16::from_f32(number).to_le_bytes();
+                }
+            }
+            KvType::F32 => {
+                for (&number, bytes) in numbers.iter().zip(row.as_chunks_mut().0) {
+                    *bytes = number.to_le_bytes();
+                }
+            }
+        }
+    }
+
+    /// The numbers of a row.
+    pub(crate) fn unpack(self, row: &[u8], numbers: &mut Vec<f32>) {
+        let tensor_type = match self {
+            KvType::F16 => TensorType::F16,
+            KvType::F32 => TensorType::F32,
+        };
+        let unpack = layout::unpack(tensor_type).expect("types of one number per element are read");
+        numbers.resize(row.len() / self.number_bytes(), 0.0);
+        unpack(row, numbers);
     }
 }

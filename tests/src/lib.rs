@@ -2,6 +2,7 @@
 //!
 //! Nothing here looks inside a service: everything goes through sockets, `/proc` and files, as a user or an operator would see it.
 
+pub mod bench;
 pub mod client;
 pub mod model;
 pub mod node;

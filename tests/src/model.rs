@@ -1,13 +1,16 @@
 //! Llama-shaped GGUF files of any size, written fast from a fixed seed.
 
-use std::collections::HashSet;
+mod pool;
+
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use gguf::write::Writer;
 use gguf::{Array, StringArray, TensorType, Value};
-use half::{bf16, f16};
+
+use pool::Pool;
 
 /// The shape of a llama-family model with random weights.
 ///
@@ -32,6 +35,10 @@ pub struct Llama {
     pub context_length: u32,
     /// Type of every matrix; norms are F32.
     pub weight_type: TensorType,
+    /// Another type for the matrices that llama.cpp's quantiser spends more bits on: the output, and in half of the layers `attn_v` and `ffn_down`.
+    pub better_type: Option<TensorType>,
+    /// Whether the embedding is the output matrix too.
+    pub tied: bool,
     /// Alignment of tensor data. A page size keeps the header's pages and the tensors' pages apart.
     pub alignment: u32,
     /// Different seeds give different weights.
@@ -66,6 +73,8 @@ impl Llama {
             n_merged: 0,
             context_length: 512,
             weight_type: TensorType::F32,
+            better_type: None,
+            tied: false,
             alignment: 32,
             seed: 1,
             extra: Vec::new(),
@@ -104,6 +113,31 @@ impl Llama {
         }
     }
 
+    /// The shape of Llama 3.2 with a billion parameters: its output is tied to its embedding.
+    #[must_use]
+    pub fn one_billion(weight_type: TensorType, better_type: Option<TensorType>) -> Llama {
+        Llama {
+            n_layers: 16,
+            n_embd: 2048,
+            n_heads: 32,
+            n_kv_heads: 8,
+            n_ff: 8192,
+            n_vocab: 128_256,
+            n_merged: 1_000,
+            context_length: 8192,
+            weight_type,
+            better_type,
+            tied: true,
+            ..Llama::tiny()
+        }
+    }
+
+    /// Whether llama.cpp's quantiser gives a layer's `attn_v` and `ffn_down` more bits: the first and the last eighth, and every third between.
+    fn is_better(&self, layer: u32) -> bool {
+        let eighth = self.n_layers / 8;
+        layer < eighth || layer >= 7 * eighth || (layer - eighth) % 3 == 2
+    }
+
     /// Every tensor: name, GGUF dimensions (fastest first) and type.
     #[must_use]
     pub fn tensors(&self) -> Vec<(String, Vec<u64>, TensorType)> {
@@ -114,8 +148,15 @@ impl Llama {
         );
         let kv = embd / u64::from(self.n_heads) * u64::from(self.n_kv_heads);
         let matrix = self.weight_type;
-        let mut tensors = vec![("token_embd.weight".to_owned(), vec![embd, vocab], matrix)];
+        let better = self.better_type.unwrap_or(matrix);
+        let embedding = if self.tied { better } else { matrix };
+        let mut tensors = vec![("token_embd.weight".to_owned(), vec![embd, vocab], embedding)];
         for layer in 0..self.n_layers {
+            let some = if self.is_better(layer) {
+                better
+            } else {
+                matrix
+            };
             let mut push = |name: &str, dims: &[u64], tensor_type| {
                 tensors.push((
                     format!("blk.{layer}.{name}.weight"),
@@ -126,15 +167,17 @@ impl Llama {
             push("attn_norm", &[embd], TensorType::F32);
             push("attn_q", &[embd, embd], matrix);
             push("attn_k", &[embd, kv], matrix);
-            push("attn_v", &[embd, kv], matrix);
+            push("attn_v", &[embd, kv], some);
             push("attn_output", &[embd, embd], matrix);
             push("ffn_norm", &[embd], TensorType::F32);
             push("ffn_gate", &[embd, ff], matrix);
             push("ffn_up", &[embd, ff], matrix);
-            push("ffn_down", &[ff, embd], matrix);
+            push("ffn_down", &[ff, embd], some);
         }
         tensors.push(("output_norm.weight".to_owned(), vec![embd], TensorType::F32));
-        tensors.push(("output.weight".to_owned(), vec![embd, vocab], matrix));
+        if !self.tied {
+            tensors.push(("output.weight".to_owned(), vec![embd, vocab], better));
+        }
         tensors
     }
 
@@ -198,13 +241,15 @@ impl Llama {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
         file.write_all(&layout.bytes)?;
         let mut position = layout.bytes.len() as u64;
+        let mut pools = BTreeMap::new();
         for (index, tensor) in layout.directory.tensors().iter().enumerate() {
             pad(&mut file, tensor.offset_bytes - position)?;
-            let pool = if tensor.name.contains("norm") {
-                Pool::norms(self.seed)
-            } else {
-                Pool::matrix(tensor.tensor_type, tensor.shape.row_len(), self.seed)
-            };
+            let row_len = tensor.shape.row_len();
+            let key = (tensor.name.contains("norm"), tensor.tensor_type, row_len);
+            let pool = pools.entry(key).or_insert_with(|| match key {
+                (true, ..) => Pool::norms(self.seed),
+                (false, ..) => Pool::matrix(tensor.tensor_type, row_len, self.seed),
+            });
             pool.write(&mut file, tensor.len_bytes, index)?;
             position = tensor.offset_bytes + tensor.len_bytes;
         }
@@ -285,67 +330,6 @@ fn pad(out: &mut impl Write, len: u64) -> io::Result<()> {
     io::copy(&mut io::Read::take(io::repeat(0), len), out).map(drop)
 }
 
-/// Encoded random blocks that tensors are cut from, each from another start.
-///
-/// Writing gigabytes block by block would be slow; a prime number of blocks keeps two rows of a matrix from being equal.
-struct Pool {
-    bytes: Vec<u8>,
-    block_bytes: usize,
-}
-
-const POOL_BLOCKS: usize = 32_749;
-
-impl Pool {
-    fn matrix(tensor_type: TensorType, n_in: u64, seed: u64) -> Pool {
-        let mut random = Random(seed ^ n_in.rotate_left(32));
-        let amplitude = (3.0 / n_in as f32).sqrt();
-        let mut bytes = Vec::new();
-        for _ in 0..POOL_BLOCKS {
-            encode_block(tensor_type, amplitude, &mut random, &mut bytes);
-        }
-        Pool {
-            block_bytes: bytes.len() / POOL_BLOCKS,
-            bytes,
-        }
-    }
-
-    fn norms(seed: u64) -> Pool {
-        let mut random = Random(seed);
-        let bytes = (0..POOL_BLOCKS)
-            .flat_map(|_| (1.0 + 0.1 * random.uniform()).to_le_bytes())
-            .collect();
-        Pool {
-            bytes,
-            block_bytes: 4,
-        }
-    }
-
-    fn write(&self, out: &mut impl Write, len_bytes: u64, index: usize) -> io::Result<()> {
-        let mut left = usize::try_from(len_bytes).map_err(io::Error::other)?;
-        let mut start = (index * 7919) % POOL_BLOCKS * self.block_bytes;
-        while left > 0 {
-            let piece = left.min(self.bytes.len() - start);
-            out.write_all(&self.bytes[start..start + piece])?;
-            left -= piece;
-            start = 0;
-        }
-        Ok(())
-    }
-}
-
-fn encode_block(tensor_type: TensorType, amplitude: f32, random: &mut Random, out: &mut Vec<u8>) {
-    match tensor_type {
-        TensorType::F32 => out.extend((amplitude * random.uniform()).to_le_bytes()),
-        TensorType::F16 => out.extend(f16::from_f32(amplitude * random.uniform()).to_le_bytes()),
-        TensorType::BF16 => out.extend(bf16::from_f32(amplitude * random.uniform()).to_le_bytes()),
-        TensorType::Q8_0 => {
-            out.extend(f16::from_f32(amplitude / 127.0).to_le_bytes());
-            out.extend((0..32).map(|_| (random.next() % 255) as u8 ^ 0x80));
-        }
-        other => panic!("the model writer has no encoder for {}", other.name()),
-    }
-}
-
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
 struct Random(u64);
 
@@ -356,6 +340,10 @@ impl Random {
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[7]
     }
 
     /// An index below `len`, nearly uniform.

@@ -3,10 +3,15 @@
 //! A context is cut every [`SPLIT_LEN`] positions. Each split has its own softmax: its largest score, the sum of its exponentials, and its weighted sum of values. Splits are combined in
 //! index order. Where the cuts are depends on positions alone, and nothing within a split depends on which blocks hold it, so a row's result is the same however its prompt was chunked. A window
 //! cuts the first split short. A sink is one more split: a score without a value.
+//!
+//! Heads that share keys and values look at them together: each is read, and turned into f32, once for [`HEAD_GROUP`] heads.
+
+use std::marker::PhantomData;
 
 use super::Cpu;
-use super::formats::float::accumulate as accumulate_floats;
+use super::formats::{Element, F16, F32};
 use super::simd::{Kernel, Simd, exp};
+use crate::KvType;
 use crate::buffer::Buffer;
 use crate::operands::AttentionJob;
 
@@ -14,8 +19,10 @@ use crate::operands::AttentionJob;
 const SPLIT_LEN: usize = 256;
 /// Keys whose scores are computed together.
 const KEY_GROUP: usize = 4;
-/// Vectors of the output whose sums fit into registers.
-const VALUE_GROUP: usize = 8;
+/// Heads that look at a key or a value while it is in registers.
+const HEAD_GROUP: usize = 4;
+/// Vectors of the output of each head of a group whose sums fit into registers.
+const VALUE_GROUP: usize = 2;
 
 /// `out[r, h] = Σ_p softmax_p(scale · q[r, h] · k[p, kv(h)]) · v[p, kv(h)]`
 ///
@@ -31,13 +38,17 @@ pub(super) fn attention(cpu: &Cpu, job: AttentionJob, out: &mut [f32]) {
         positions.sum::<usize>() * job.n_heads * (job.shape.head_dim_k + job.shape.head_dim_v);
     let tasks = out.chunks_exact_mut(out_len).enumerate();
     cpu.workers.for_each(tasks, work, |(index, out)| {
-        cpu.isa.run(Group {
+        let group = Group {
             job,
             row: index / job.shape.n_kv_heads,
             kv_head: index % job.shape.n_kv_heads,
             scratch: &mut cpu.attention.take(),
             out,
-        });
+        };
+        match job.shape.kv_type {
+            KvType::F16 => cpu.isa.run(Typed(group, PhantomData::<F16>)),
+            KvType::F32 => cpu.isa.run(Typed(group, PhantomData::<F32>)),
+        }
     });
 }
 
@@ -48,17 +59,19 @@ pub(super) struct Scratch {
     row_indices: Vec<usize>,
     /// Queries of the group's heads, padded like the keys.
     queries: Buffer<f32>,
-    /// Scores of one head in a split, then their exponentials: `[SPLIT_LEN]`.
+    /// Scores of each head in a split, then their exponentials: `[group_len, SPLIT_LEN]`.
     scores: Buffer<f32>,
-    /// Weighted sum of values in a split, padded like the values.
+    /// Weighted sum of values in a split for each head, padded like the values.
     split: Buffer<f32>,
-    /// The same over the splits so far, for each head.
+    /// The same over the splits so far.
     totals: Buffer<f32>,
-    /// Of each head.
+    /// Of each head, in the split.
+    split_softmaxes: Vec<Softmax>,
+    /// Of each head, over the splits so far.
     softmaxes: Vec<Softmax>,
 }
 
-/// A softmax over the positions so far.
+/// A softmax over some positions.
 #[derive(Debug, Clone, Copy)]
 struct Softmax {
     /// The largest score: exponentials are relative to it.
@@ -66,6 +79,12 @@ struct Softmax {
     /// Sum of the exponentials.
     sum: f32,
 }
+
+/// Nothing seen yet: whatever is combined with it stays as it is.
+const NOTHING: Softmax = Softmax {
+    largest: f32::NEG_INFINITY,
+    sum: 0.0,
+};
 
 /// The heads of one row that share a head of keys and values.
 struct Group<'a> {
@@ -77,7 +96,10 @@ struct Group<'a> {
     out: &'a mut [f32],
 }
 
-impl Kernel for Group<'_> {
+/// A group over a store that keeps its numbers as `E`.
+struct Typed<'a, E>(Group<'a>, PhantomData<E>);
+
+impl<E: Element> Kernel for Typed<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -88,7 +110,7 @@ impl Kernel for Group<'_> {
             kv_head,
             scratch,
             out,
-        } = self;
+        } = self.0;
         let (key_stride, value_stride) = (job.shape.key_stride(), job.shape.value_stride());
         let group_len = job.n_heads / job.shape.n_kv_heads;
         let context = job.context(row);
@@ -99,47 +121,43 @@ impl Kernel for Group<'_> {
             query[..job.shape.head_dim_k].copy_from_slice(job.query(row, head));
         }
         let totals = scratch.totals.at_least(group_len * value_stride);
-        let split = scratch.split.at_least(value_stride);
-        let scores = scratch.scores.at_least(SPLIT_LEN);
-        let row_indices = &mut scratch.row_indices;
-        scratch.softmaxes.clear();
+        let split = scratch.split.at_least(group_len * value_stride);
+        let scores = scratch.scores.at_least(group_len * SPLIT_LEN);
+        let (rows, softmaxes) = (&mut scratch.row_indices, &mut scratch.softmaxes);
+        let next = &mut scratch.split_softmaxes;
+        totals.fill(0.0);
+        softmaxes.clear();
+        softmaxes.resize(group_len, NOTHING);
 
         let cuts = (context.start / SPLIT_LEN * SPLIT_LEN..context.end).step_by(SPLIT_LEN);
-        for (number, cut) in cuts.enumerate() {
+        for cut in cuts {
             let positions = cut.max(context.start)..(cut + SPLIT_LEN).min(context.end);
-            job.row_indices(row, kv_head, positions, row_indices);
-            let heads = queries
-                .chunks_exact(key_stride)
-                .zip(totals.chunks_exact_mut(value_stride));
-            for (head, (query, total)) in heads.enumerate() {
-                let scores = &mut scores[..row_indices.len()];
-                score(simd, &job, query, row_indices, scores);
-                let softmax = exponentials(simd, scores);
-                if number == 0 {
-                    weighted_sum(simd, &job, row_indices, scores, total);
-                    scratch.softmaxes.push(softmax);
-                } else {
-                    weighted_sum(simd, &job, row_indices, scores, split);
-                    combine(simd, &mut scratch.softmaxes[head], total, softmax, split);
-                }
+            job.row_indices(row, kv_head, positions, rows);
+            score::<E, S>(simd, &job, queries, rows, scores);
+            next.clear();
+            let heads = scores[..group_len * SPLIT_LEN].chunks_exact_mut(SPLIT_LEN);
+            next.extend(heads.map(|scores| exponentials(simd, &mut scores[..rows.len()])));
+            weighted_sum::<E, S>(simd, &job, rows, scores, split);
+            let heads = totals
+                .chunks_exact_mut(value_stride)
+                .zip(split.chunks_exact(value_stride));
+            for (((total, split), so_far), &next) in heads.zip(&mut *softmaxes).zip(&*next) {
+                combine(simd, so_far, total, next, split);
             }
         }
         if let Some(sinks) = job.sinks {
-            split.fill(0.0);
-            let heads = totals.chunks_exact_mut(value_stride).enumerate();
-            for (head, total) in heads {
+            let heads = totals.chunks_exact_mut(value_stride).zip(&mut *softmaxes);
+            for (head, (total, so_far)) in heads.enumerate() {
                 let sink = Softmax {
                     largest: sinks.get(kv_head * group_len + head),
                     sum: 1.0,
                 };
-                combine(simd, &mut scratch.softmaxes[head], total, sink, split);
+                split[..value_stride].fill(0.0);
+                combine(simd, so_far, total, sink, &split[..value_stride]);
             }
         }
         let outs = out.chunks_exact_mut(job.shape.head_dim_v);
-        for ((out, total), softmax) in outs
-            .zip(totals.chunks_exact(value_stride))
-            .zip(&scratch.softmaxes)
-        {
+        for ((out, total), softmax) in outs.zip(totals.chunks_exact(value_stride)).zip(softmaxes) {
             for (out, &total) in out.iter_mut().zip(total) {
                 *out = total / softmax.sum;
             }
@@ -172,29 +190,62 @@ fn combine<S: Simd>(
     };
 }
 
-/// `scores[p] = scale · query · key[p]`
+/// `scores[h][p] = scale · queries[h] · key[p]`
 #[inline(always)]
-fn score<S: Simd>(
+fn score<E: Element, S: Simd>(
     simd: S,
     job: &AttentionJob,
-    query: &[f32],
-    row_indices: &[usize],
+    queries: &[f32],
+    rows: &[usize],
     scores: &mut [f32],
 ) {
-    for (rows, scores) in row_indices
-        .chunks(KEY_GROUP)
-        .zip(scores.chunks_mut(KEY_GROUP))
-    {
+    let stride = job.shape.key_stride();
+    let mut heads = queries.chunks_exact(HEAD_GROUP * stride);
+    let mut head = 0;
+    for queries in &mut heads {
+        let queries = std::array::from_fn(|h| &queries[h * stride..][..stride]);
+        score_heads::<E, S, HEAD_GROUP>(simd, job, queries, rows, &mut scores[head * SPLIT_LEN..]);
+        head += HEAD_GROUP;
+    }
+    for query in heads.remainder().chunks_exact(stride) {
+        score_heads::<E, S, 1>(simd, job, [query], rows, &mut scores[head * SPLIT_LEN..]);
+        head += 1;
+    }
+}
+
+#[inline(always)]
+fn score_heads<E: Element, S: Simd, const H: usize>(
+    simd: S,
+    job: &AttentionJob,
+    queries: [&[f32]; H],
+    rows: &[usize],
+    scores: &mut [f32],
+) {
+    let key = |row_index: usize| S::chunks(E::elements(job.layer.key(&job.shape, row_index))).0;
+    let queries = queries.map(|query| S::chunks(query).0);
+    let n_vectors = queries[0].len();
+    for (group, rows) in rows.chunks(KEY_GROUP).enumerate() {
         // The last group may be short: it is filled with its last key, whose score is not kept again.
-        let mut keys = [job.layer.key(&job.shape, rows[rows.len() - 1]); KEY_GROUP];
-        for (key, &row_index) in keys.iter_mut().zip(rows) {
-            *key = job.layer.key(&job.shape, row_index);
+        let keys: [&[S::Chunk<E::Packed>]; KEY_GROUP] =
+            std::array::from_fn(|k| &key(rows[k.min(rows.len() - 1)])[..n_vectors]);
+        let mut sums = [[simd.splat(0.0); KEY_GROUP]; H];
+        for vector in 0..n_vectors {
+            let mut key_vectors = [simd.splat(0.0); KEY_GROUP];
+            for (key_vector, key) in key_vectors.iter_mut().zip(&keys) {
+                *key_vector = E::load(simd, &key[vector]);
+            }
+            for (sums, query) in sums.iter_mut().zip(&queries) {
+                let query = simd.load(&query[vector]);
+                for (sum, &key) in sums.iter_mut().zip(&key_vectors) {
+                    *sum = simd.mul_add(key, query, *sum);
+                }
+            }
         }
-        let mut sums = [[simd.splat(0.0)]; KEY_GROUP];
-        accumulate_floats(simd, keys, [query], &mut sums);
-        let [[a], [b], [c], [d]] = sums;
-        for (score, sum) in scores.iter_mut().zip(simd.sum_of_each([a, b, c, d])) {
-            *score = job.score(sum);
+        for (sums, scores) in sums.iter().zip(scores.chunks_mut(SPLIT_LEN)) {
+            let scores = &mut scores[group * KEY_GROUP..][..rows.len()];
+            for (score, sum) in scores.iter_mut().zip(simd.sum_of_each(*sums)) {
+                *score = job.score(sum);
+            }
         }
     }
 }
@@ -221,48 +272,67 @@ fn exponentials<S: Simd>(simd: S, scores: &mut [f32]) -> Softmax {
     Softmax { largest, sum }
 }
 
-/// `out[i] = Σ_p weights[p] · value[p][i]`, positions in order.
+/// `out[h][i] = Σ_p weights[h][p] · value[p][i]`, positions in order.
 #[inline(always)]
-fn weighted_sum<S: Simd>(
+fn weighted_sum<E: Element, S: Simd>(
     simd: S,
     job: &AttentionJob,
-    row_indices: &[usize],
+    rows: &[usize],
     weights: &[f32],
     out: &mut [f32],
 ) {
-    let (out, _) = S::chunks_mut(out);
-    let mut first = 0;
-    while first < out.len() {
-        first += if out.len() - first >= VALUE_GROUP {
-            weighted_group::<S, VALUE_GROUP>(simd, job, row_indices, weights, first, out)
+    let stride = job.shape.value_stride();
+    let group_len = job.n_heads / job.shape.n_kv_heads;
+    let mut head = 0;
+    while head < group_len {
+        let (weights, out) = (&weights[head * SPLIT_LEN..], &mut out[head * stride..]);
+        for first in (0..stride / S::LANES).step_by(VALUE_GROUP) {
+            if group_len - head >= HEAD_GROUP {
+                weighted_heads::<E, S, HEAD_GROUP>(simd, job, rows, weights, first, out);
+            } else {
+                weighted_heads::<E, S, 1>(simd, job, rows, weights, first, out);
+            }
+        }
+        head += if group_len - head >= HEAD_GROUP {
+            HEAD_GROUP
         } else {
-            weighted_group::<S, 1>(simd, job, row_indices, weights, first, out)
+            1
         };
     }
 }
 
-/// `N` vectors of the output, from the one numbered `first`. Returns `N`.
+/// [`VALUE_GROUP`] vectors of the output of `H` heads, from the one numbered `first`.
 #[inline(always)]
-fn weighted_group<S: Simd, const N: usize>(
+fn weighted_heads<E: Element, S: Simd, const H: usize>(
     simd: S,
     job: &AttentionJob,
-    row_indices: &[usize],
+    rows: &[usize],
     weights: &[f32],
     first: usize,
-    out: &mut [S::Chunk<f32>],
-) -> usize {
-    let mut sums = [simd.splat(0.0); N];
-    for (&row_index, &weight) in row_indices.iter().zip(weights) {
-        let weight = simd.splat(weight);
-        let (value, _) = S::chunks(job.layer.value(&job.shape, row_index));
-        for (sum, value) in sums.iter_mut().zip(&value[first..first + N]) {
-            *sum = simd.mul_add(weight, simd.load(value), *sum);
+    out: &mut [f32],
+) {
+    let stride = job.shape.value_stride();
+    let weights: [&[f32]; H] = std::array::from_fn(|h| &weights[h * SPLIT_LEN..][..rows.len()]);
+    let mut sums = [[simd.splat(0.0); VALUE_GROUP]; H];
+    for (p, &row_index) in rows.iter().enumerate() {
+        let value = S::chunks(E::elements(job.layer.value(&job.shape, row_index))).0;
+        let mut vectors = [simd.splat(0.0); VALUE_GROUP];
+        for (vector, chunk) in vectors.iter_mut().zip(&value[first..first + VALUE_GROUP]) {
+            *vector = E::load(simd, chunk);
+        }
+        for (sums, weights) in sums.iter_mut().zip(&weights) {
+            let weight = simd.splat(weights[p]);
+            for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                *sum = simd.mul_add(weight, vector, *sum);
+            }
         }
     }
-    for (out, sum) in out[first..first + N].iter_mut().zip(sums) {
-        simd.store(sum, out);
+    for (sums, out) in sums.iter().zip(out.chunks_mut(stride)) {
+        let out = &mut S::chunks_mut(out).0[first..first + VALUE_GROUP];
+        for (&sum, out) in sums.iter().zip(out) {
+            simd.store(sum, out);
+        }
     }
-    N
 }
 
 #[inline(always)]

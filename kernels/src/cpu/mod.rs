@@ -6,6 +6,7 @@ mod attention;
 mod formats;
 mod matmul;
 mod norm;
+mod roofline;
 mod rows;
 mod rowwise;
 mod scratch;
@@ -27,6 +28,8 @@ use matmul::Prepared;
 use rows::Rows;
 use scratch::Shelf;
 use workers::Workers;
+
+pub use roofline::Roofline;
 
 /// The processor as a device: made through [`Device::cpu`](crate::Device::cpu).
 #[derive(Debug)]

@@ -28,6 +28,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// A vector of as many i32 numbers.
     type I32: Copy;
 
+    /// 32 bytes.
+    type Bytes: Copy;
+
     /// As many elements in memory as a vector has lanes.
     type Chunk<T: Copy + Default>: AsRef<[T]> + AsMut<[T]>;
 
@@ -105,8 +108,23 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         x: &[i8; CHUNK_LEN],
         scales: &[i16; CHUNK_LEN / 16],
     ) -> i32;
-    /// `table[index]` for each index below 16.
-    fn look_up(self, table: &[u8; 16], indices: &[u8; 32]) -> [u8; 32];
+    fn load_bytes(self, bytes: &[u8; 32]) -> Self::Bytes;
+    fn store_bytes(self, bytes: Self::Bytes, to: &mut [u8; 32]);
+    /// The low nibbles of all bytes, then the high ones.
+    fn nibbles(self, bytes: &[u8; 16]) -> Self::Bytes;
+    /// `value` for each of the 32 bits that is set, zero for the others.
+    fn bits(self, bits: [u8; 4], value: u8) -> Self::Bytes;
+    /// `((byte >> right) & mask) << left` for each byte; shifts are below 8 and no bit is lost on the left.
+    fn field(self, bytes: Self::Bytes, right: u32, mask: u8, left: u32) -> Self::Bytes;
+    fn or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Each byte with the bits of `mask` turned over.
+    fn xor(self, bytes: Self::Bytes, mask: u8) -> Self::Bytes;
+    /// `table[byte]` for each byte, which is below 16.
+    fn look_up(self, table: &[u8; 16], bytes: Self::Bytes) -> Self::Bytes;
+    /// F16 numbers of a file that do not lie together.
+    fn f16s(self, numbers: [[u8; 2]; 8]) -> [f32; 8];
+    /// Each byte twice.
+    fn twice(self, bytes: [u8; 8]) -> [i16; 16];
 }
 
 /// e^x within 2 units in the last place; infinity, zero and NaN where f32 has them.

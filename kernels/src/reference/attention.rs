@@ -11,7 +11,7 @@ use crate::operands::AttentionJob;
 )]
 pub(crate) fn attention(job: AttentionJob, out: &mut [f32]) {
     let shape = &job.shape;
-    let mut scores = Vec::new();
+    let (mut scores, mut numbers) = (Vec::new(), Vec::new());
     for (index, out) in out.chunks_exact_mut(shape.head_dim_v).enumerate() {
         let (row, head) = (index / job.n_heads, index % job.n_heads);
         let (table, context) = (job.rows.table(row), job.context(row));
@@ -23,17 +23,21 @@ pub(crate) fn attention(job: AttentionJob, out: &mut [f32]) {
         scores.clear();
         for position in context.clone() {
             let key = job.layer.key(shape, row_index(position));
-            scores.push(job.score(super::dot(job.query(row, head), key)));
+            shape.kv_type.unpack(key, &mut numbers);
+            scores.push(job.score(super::dot(job.query(row, head), &numbers)));
         }
         scores.extend(job.sinks.map(|sinks| sinks.get(head)));
         softmax(&mut scores);
 
-        for (i, out) in out.iter_mut().enumerate() {
-            let mut sum = 0.0;
-            for (position, &weight) in context.clone().zip(&scores) {
-                sum +=
-                    f64::from(weight) * f64::from(job.layer.value(shape, row_index(position))[i]);
+        let mut sums = vec![0.0; shape.head_dim_v];
+        for (position, &weight) in context.clone().zip(&scores) {
+            let value = job.layer.value(shape, row_index(position));
+            shape.kv_type.unpack(value, &mut numbers);
+            for (sum, &number) in sums.iter_mut().zip(&numbers) {
+                *sum += f64::from(weight) * f64::from(number);
             }
+        }
+        for (out, sum) in out.iter_mut().zip(sums) {
             *out = sum as f32;
         }
     }

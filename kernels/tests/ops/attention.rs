@@ -61,6 +61,32 @@ impl Case {
     }
 }
 
+impl Case {
+    /// The case over a store that keeps its numbers in another way.
+    fn keeping(mut self, kv_type: KvType) -> Case {
+        self.shape.kv_type = kv_type;
+        self
+    }
+}
+
+/// A store in f16 gives other numbers than one in f32, or it would not save anything.
+#[test]
+fn rounding_keys_and_values_is_seen() {
+    for device in devices() {
+        let case = cases().remove(2);
+        let run = |kv_type| case.clone().keeping(kv_type).run(&device).to_f32();
+        let (half, full) = (
+            run(KvType::F16).expect("readable"),
+            run(KvType::F32).expect("readable"),
+        );
+        must_fail(compare(&half, &full, |_| ALLOWED), "the rounding to f16");
+        must(
+            compare(&half, &full, |_| 1e-2),
+            &(device.description(), case.clone()),
+        );
+    }
+}
+
 /// Heads from one to grouped, head lengths from 1 to beyond a group of vectors, contexts on either side of a split.
 fn plain_cases() -> Vec<Case> {
     let shape = |n_blocks, block_len, n_kv_heads, head_dim_k, head_dim_v| KvShape {
@@ -152,7 +178,12 @@ const ALLOWED: f32 = 2e-5;
 #[test]
 fn attention_matches_reference() {
     for device in devices() {
-        for case in cases() {
+        for (case, kv_type) in cases()
+            .into_iter()
+            .flat_map(|case| [KvType::F32, KvType::F16].map(|kv_type| (case.clone(), kv_type)))
+        {
+            // Both round keys and values in the same way when they are written.
+            let case = case.keeping(kv_type);
             let (found, expected) = (
                 case.run(&device).to_f32().expect("readable"),
                 case.run(&Device::reference()).to_f32().expect("readable"),

@@ -168,7 +168,12 @@ impl Layer {
             n_kv_heads: KV_HEADS,
             head_dim_k: self.head_dim,
             head_dim_v: self.head_dim,
-            kv_type: KvType::F32,
+            // Both ways of keeping numbers have their turn.
+            kv_type: if self.head_dim == 32 {
+                KvType::F32
+            } else {
+                KvType::F16
+            },
         };
         let mut store = KvStore::new(self.device(), shape).expect("small");
         let mut free = Random::new(seed).shuffled(n_blocks);

@@ -46,8 +46,8 @@ fn options(flags: &DeviceFlags, ordinal: usize) -> HipOptions {
 pub(crate) fn kv_type(config: &Config, device: &Device) -> kernels::KvType {
     match (config.device.kv_type, device) {
         (Some(choice), _) => choice.into(),
-        (None, Device::Hip(_)) => kernels::KvType::F16,
-        (None, Device::Reference | Device::Cpu(_)) => kernels::KvType::F32,
+        (None, Device::Hip(_) | Device::Cpu(_)) => kernels::KvType::F16,
+        (None, Device::Reference) => kernels::KvType::F32,
     }
 }
 

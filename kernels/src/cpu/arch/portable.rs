@@ -17,6 +17,7 @@ impl Simd for Portable {
 
     type F32 = [f32; LANES];
     type I32 = [i32; LANES];
+    type Bytes = [u8; 32];
     type Chunk<T: Copy + Default> = [T; LANES];
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -213,8 +214,53 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn look_up(self, table: &[u8; 16], indices: &[u8; 32]) -> [u8; 32] {
-        indices.map(|index| table[usize::from(index & 15)])
+    fn load_bytes(self, bytes: &[u8; 32]) -> [u8; 32] {
+        *bytes
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, bytes: [u8; 32], to: &mut [u8; 32]) {
+        *to = bytes;
+    }
+
+    #[inline(always)]
+    fn nibbles(self, bytes: &[u8; 16]) -> [u8; 32] {
+        from_fn(|i| (bytes[i % 16] >> (4 * (i / 16))) & 0x0f)
+    }
+
+    #[inline(always)]
+    fn bits(self, bits: [u8; 4], value: u8) -> [u8; 32] {
+        from_fn(|i| ((bits[i / 8] >> (i % 8)) & 1) * value)
+    }
+
+    #[inline(always)]
+    fn field(self, bytes: [u8; 32], right: u32, mask: u8, left: u32) -> [u8; 32] {
+        bytes.map(|byte| ((byte >> right) & mask) << left)
+    }
+
+    #[inline(always)]
+    fn or(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        from_fn(|i| a[i] | b[i])
+    }
+
+    #[inline(always)]
+    fn xor(self, bytes: [u8; 32], mask: u8) -> [u8; 32] {
+        bytes.map(|byte| byte ^ mask)
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16], bytes: [u8; 32]) -> [u8; 32] {
+        bytes.map(|byte| table[usize::from(byte & 15)])
+    }
+
+    #[inline(always)]
+    fn f16s(self, numbers: [[u8; 2]; 8]) -> [f32; 8] {
+        numbers.map(|number| self.f16(number))
+    }
+
+    #[inline(always)]
+    fn twice(self, bytes: [u8; 8]) -> [i16; 16] {
+        from_fn(|i| i16::from(bytes[i / 2]))
     }
 }
 

@@ -188,8 +188,29 @@ fn all<S: Simd, const WIDE: bool>(simd: S, bytes: &Bytes) -> Vec<i32> {
         }
     }
     let table = std::array::from_fn(|i| bytes.w[i]);
-    let indices = std::array::from_fn(|i| bytes.w[64 + i] & 15);
-    results.extend(simd.look_up(&table, &indices).map(i32::from));
+    let (first, second) = (
+        &bytes.w[64..].as_chunks().0[0],
+        &bytes.w[96..].as_chunks().0[0],
+    );
+    let (first, second) = (simd.load_bytes(first), simd.load_bytes(second));
+    let sixteen = bytes.w.as_chunks().0[9];
+    for vector in [
+        simd.look_up(&table, simd.field(first, 0, 15, 0)),
+        simd.nibbles(&sixteen),
+        simd.bits([sixteen[0], sixteen[1], sixteen[2], sixteen[3]], 0x10),
+        simd.field(first, 4, 15, 0),
+        simd.field(first, 0, 0x0c, 2),
+        simd.field(second, 7, 1, 4),
+        simd.or(first, second),
+    ] {
+        let mut stored = [0; 32];
+        simd.store_bytes(vector, &mut stored);
+        results.extend(stored.map(i32::from));
+    }
+    let eight = std::array::from_fn(|i| sixteen[i]);
+    results.extend(simd.twice(eight).map(i32::from));
+    let halves = std::array::from_fn(|i| [sixteen[i], sixteen[i + 8] & 0xbb]);
+    results.extend(simd.f16s(halves).map(|n| n.to_bits().cast_signed()));
     results
 }
 

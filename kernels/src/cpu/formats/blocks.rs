@@ -16,7 +16,7 @@ mod large;
 mod small;
 
 pub(crate) use large::{Large, LargeScales};
-pub(crate) use small::{Small, SmallScales, small_chunk};
+pub(crate) use small::{Small, SmallScales, f16_scales, small_chunk};
 
 /// f32 sums of a product.
 pub(crate) const CHAINS: usize = 8;

@@ -1,8 +1,8 @@
 //! IQ4_NL: blocks of an f16 scale and 16 bytes of nibbles that stand for values of a table.
 
 use super::Simd;
-use super::blocks::{Chunk, Quantised, Small, SmallScales, small_chunk};
-use super::{nibbles, raised};
+use super::bits::{last_16, raised};
+use super::blocks::{Chunk, Quantised, Small, SmallScales, f16_scales, small_chunk};
 use crate::layout::iq4::VALUES;
 
 pub(crate) struct Iq4Nl;
@@ -16,10 +16,12 @@ impl Quantised for Iq4Nl {
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<SmallScales>) {
         const TABLE: [u8; 16] = raised(VALUES, 128);
-        small_chunk::<{ Self::BLOCK_BYTES }>(packed, chunk, |block, quants| {
-            nibbles(block, quants);
-            *quants = simd.look_up(&TABLE, quants);
-            (simd.f16([block[0], block[1]]), 0.0)
-        });
+        small_chunk::<S, { Self::BLOCK_BYTES }>(
+            simd,
+            packed,
+            chunk,
+            |block| simd.look_up(&TABLE, simd.nibbles(last_16(block))),
+            |blocks| f16_scales::<S, { Self::BLOCK_BYTES }, false>(simd, blocks),
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! IQ4_XS: 8 groups of 32 with signed scales of six bits, nibbles that stand for values of a table.
 
 use super::blocks::{Chunk, Large, LargeScales, Quantised};
-use super::{Simd, nibbles, raised};
+use super::{Simd, raised};
 use crate::layout::iq4::{VALUES, xs_scales};
 
 pub(crate) struct Iq4Xs;
@@ -22,8 +22,7 @@ impl Quantised for Iq4Xs {
             .iter()
             .zip(chunk.quants.as_chunks_mut().0)
         {
-            nibbles(bytes, quants);
-            *quants = simd.look_up(&TABLE, quants);
+            simd.store_bytes(simd.look_up(&TABLE, simd.nibbles(bytes)), quants);
         }
         let groups = xs_scales(head.last_chunk().expect("six bytes"));
         let scales = &mut chunk.scales;

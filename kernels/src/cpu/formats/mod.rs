@@ -24,7 +24,7 @@ mod q6_k;
 mod q8_0;
 
 pub(super) use bf16::Bf16;
-use bits::{add_bits, fifth_bits, four_bits, nibbles, raised, six_bit_scales, two_bits};
+use bits::{add_bits, four_bits, raised, six_bit_scales, two_bits};
 pub(super) use blocks::Quantised;
 pub(super) use f16::F16;
 pub(super) use f32::F32;

@@ -14,7 +14,11 @@ impl Quantised for Q2K {
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<LargeScales>) {
         let block: &[u8; Self::BLOCK_BYTES] = packed.try_into().expect("one block");
         let (groups, quants) = block.split_first_chunk::<16>().expect("its beginning");
-        two_bits(quants.first_chunk().expect("its middle"), &mut chunk.quants);
+        two_bits(
+            simd,
+            quants.first_chunk().expect("its middle"),
+            &mut chunk.quants,
+        );
         let scales = &mut chunk.scales;
         for ((scale, min), &group) in scales.groups.iter_mut().zip(&mut scales.mins).zip(groups) {
             (*scale, *min) = (i16::from(group & 0x0f), i16::from(group >> 4));

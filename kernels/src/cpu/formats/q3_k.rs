@@ -16,8 +16,8 @@ impl Quantised for Q3K {
         let block: &[u8; Self::BLOCK_BYTES] = packed.try_into().expect("one block");
         let (thirds, rest) = block.split_first_chunk::<32>().expect("its beginning");
         let (quants, rest) = rest.split_first_chunk::<64>().expect("its middle");
-        two_bits(quants, &mut chunk.quants);
-        add_bits::<2>(thirds, &mut chunk.quants);
+        two_bits(simd, quants, &mut chunk.quants);
+        add_bits(simd, thirds, 2, &mut chunk.quants);
         let scales = &mut chunk.scales;
         scales.groups = q3_k_scales(rest.first_chunk().expect("its scales")).map(i16::from);
         scales.mins = scales.groups.map(|scale| 4 * scale);

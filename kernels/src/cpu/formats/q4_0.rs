@@ -1,8 +1,8 @@
 //! Q4_0: blocks of an f16 scale and 16 bytes of nibbles, 8 too large.
 
 use super::Simd;
-use super::blocks::{Chunk, Quantised, Small, SmallScales, small_chunk};
-use super::nibbles;
+use super::bits::last_16;
+use super::blocks::{Chunk, Quantised, Small, SmallScales, f16_scales, small_chunk};
 
 pub(crate) struct Q4_0;
 
@@ -14,9 +14,12 @@ impl Quantised for Q4_0 {
 
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<SmallScales>) {
-        small_chunk::<{ Self::BLOCK_BYTES }>(packed, chunk, |block, quants| {
-            nibbles(block, quants);
-            (simd.f16([block[0], block[1]]), 0.0)
-        });
+        small_chunk::<S, { Self::BLOCK_BYTES }>(
+            simd,
+            packed,
+            chunk,
+            |block| simd.nibbles(last_16(block)),
+            |blocks| f16_scales::<S, { Self::BLOCK_BYTES }, false>(simd, blocks),
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! Q4_1: blocks of an f16 scale, an f16 minimum and 16 bytes of nibbles.
 
 use super::Simd;
-use super::blocks::{Chunk, Quantised, Small, SmallScales, small_chunk};
-use super::nibbles;
+use super::bits::last_16;
+use super::blocks::{Chunk, Quantised, Small, SmallScales, f16_scales, small_chunk};
 
 pub(crate) struct Q4_1;
 
@@ -13,12 +13,12 @@ impl Quantised for Q4_1 {
 
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<SmallScales>) {
-        small_chunk::<{ Self::BLOCK_BYTES }>(packed, chunk, |block, quants| {
-            nibbles(block, quants);
-            (
-                simd.f16([block[0], block[1]]),
-                simd.f16([block[2], block[3]]),
-            )
-        });
+        small_chunk::<S, { Self::BLOCK_BYTES }>(
+            simd,
+            packed,
+            chunk,
+            |block| simd.nibbles(last_16(block)),
+            |blocks| f16_scales::<S, { Self::BLOCK_BYTES }, true>(simd, blocks),
+        );
     }
 }

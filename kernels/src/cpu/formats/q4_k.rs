@@ -16,6 +16,7 @@ impl Quantised for Q4K {
         let (head, nibbles) = block.split_first_chunk().expect("its beginning");
         six_bit_scales(simd, head, &mut chunk.scales);
         four_bits(
+            simd,
             nibbles.first_chunk().expect("its nibbles"),
             &mut chunk.quants,
         );

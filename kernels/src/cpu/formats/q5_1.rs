@@ -1,8 +1,8 @@
 //! Q5_1: blocks of an f16 scale, an f16 minimum, a word of fifth bits and 16 bytes of nibbles.
 
 use super::Simd;
-use super::blocks::{Chunk, Quantised, Small, SmallScales, small_chunk};
-use super::{fifth_bits, nibbles};
+use super::bits::last_16;
+use super::blocks::{Chunk, Quantised, Small, SmallScales, f16_scales, small_chunk};
 
 pub(crate) struct Q5_1;
 
@@ -13,13 +13,15 @@ impl Quantised for Q5_1 {
 
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<SmallScales>) {
-        small_chunk::<{ Self::BLOCK_BYTES }>(packed, chunk, |block, quants| {
-            nibbles(block, quants);
-            fifth_bits([block[4], block[5], block[6], block[7]], quants);
-            (
-                simd.f16([block[0], block[1]]),
-                simd.f16([block[2], block[3]]),
-            )
-        });
+        small_chunk::<S, { Self::BLOCK_BYTES }>(
+            simd,
+            packed,
+            chunk,
+            |block| {
+                let fifths = [block[4], block[5], block[6], block[7]];
+                simd.or(simd.nibbles(last_16(block)), simd.bits(fifths, 0x10))
+            },
+            |blocks| f16_scales::<S, { Self::BLOCK_BYTES }, true>(simd, blocks),
+        );
     }
 }

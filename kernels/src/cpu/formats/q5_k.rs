@@ -17,9 +17,10 @@ impl Quantised for Q5K {
         let (fifths, nibbles) = rest.split_first_chunk::<32>().expect("its fifth bits");
         six_bit_scales(simd, head, &mut chunk.scales);
         four_bits(
+            simd,
             nibbles.first_chunk().expect("its nibbles"),
             &mut chunk.quants,
         );
-        add_bits::<4>(fifths, &mut chunk.quants);
+        add_bits(simd, fifths, 4, &mut chunk.quants);
     }
 }

@@ -23,12 +23,16 @@ impl Quantised for Q6K {
             .iter()
             .zip(highs.as_chunks::<32>().0);
         for (half, (nibbles, highs)) in halves.zip(sources) {
-            for i in 0..32 {
-                let (a, b, high) = (nibbles[i], nibbles[32 + i], highs[i]);
-                half[i] = (a & 0x0f) | ((high & 0x03) << 4);
-                half[32 + i] = (b & 0x0f) | ((high & 0x0c) << 2);
-                half[64 + i] = (a >> 4) | (high & 0x30);
-                half[96 + i] = (b >> 4) | ((high & 0xc0) >> 2);
+            let [a, b] = [0, 1].map(|i| simd.load_bytes(&nibbles.as_chunks().0[i]));
+            let high = simd.load_bytes(highs);
+            let quarters = [
+                (simd.field(a, 0, 0x0f, 0), simd.field(high, 0, 0x03, 4)),
+                (simd.field(b, 0, 0x0f, 0), simd.field(high, 0, 0x0c, 2)),
+                (simd.field(a, 4, 0x0f, 0), simd.field(high, 0, 0x30, 0)),
+                (simd.field(b, 4, 0x0f, 0), simd.field(high, 2, 0x30, 0)),
+            ];
+            for (quants, (low, high)) in half.as_chunks_mut().0.iter_mut().zip(quarters) {
+                simd.store_bytes(simd.or(low, high), quants);
             }
         }
         let scales = &mut chunk.scales;

@@ -1,7 +1,7 @@
 //! Q8_0: blocks of an f16 scale and 32 signed bytes.
 
 use super::Simd;
-use super::blocks::{Chunk, Quantised, Small, SmallScales, small_chunk};
+use super::blocks::{Chunk, Quantised, Small, SmallScales, f16_scales, small_chunk};
 
 pub(crate) struct Q8_0;
 
@@ -13,12 +13,18 @@ impl Quantised for Q8_0 {
 
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<SmallScales>) {
-        small_chunk::<{ Self::BLOCK_BYTES }>(packed, chunk, |block, quants| {
-            for (quant, &byte) in quants.iter_mut().zip(&block[2..]) {
-                // A signed byte plus 128.
-                *quant = byte ^ 0x80;
-            }
-            (simd.f16([block[0], block[1]]), 0.0)
-        });
+        small_chunk::<S, { Self::BLOCK_BYTES }>(
+            simd,
+            packed,
+            chunk,
+            // A signed byte plus 128.
+            |block| {
+                simd.xor(
+                    simd.load_bytes(block.last_chunk().expect("a block ends with its bytes")),
+                    0x80,
+                )
+            },
+            |blocks| f16_scales::<S, { Self::BLOCK_BYTES }, false>(simd, blocks),
+        );
     }
 }

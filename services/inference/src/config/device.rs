@@ -27,7 +27,7 @@ pub struct DeviceFlags {
     #[arg(long, value_name = "PATH", env = "HEARTH_HIP_LIBRARY")]
     pub hip_library: Option<PathBuf>,
 
-    /// Keep keys and values as f16 or f32 [default: f16 on a GPU, f32 on the processor]
+    /// Keep keys and values as f16 or f32 [default: f16, on the reference device f32]
     #[arg(long, value_name = "TYPE", env = "HEARTH_KV_TYPE")]
     pub kv_type: Option<KvChoice>,
 

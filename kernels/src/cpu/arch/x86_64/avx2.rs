@@ -34,6 +34,7 @@ impl Simd for Avx2 {
 
     type F32 = __m256;
     type I32 = __m256i;
+    type Bytes = __m256i;
     type Chunk<T: Copy + Default> = [T; LANES];
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -279,15 +280,107 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn look_up(self, table: &[u8; 16], indices: &[u8; 32]) -> [u8; 32] {
+    fn load_bytes(self, bytes: &[u8; 32]) -> __m256i {
+        // SAFETY: the token proves AVX; the reference covers the 32 bytes that are read, and the load has no alignment.
+        unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, bytes: __m256i, to: &mut [u8; 32]) {
+        // SAFETY: the token proves AVX; the reference covers the 32 bytes that are written, and the store has no alignment.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), bytes) }
+    }
+
+    #[inline(always)]
+    fn nibbles(self, bytes: &[u8; 16]) -> __m256i {
+        // SAFETY: the token proves SSE2; the reference covers the 16 bytes that are read, and the load has no alignment.
+        let bytes = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
+        let both = with_token!(self, _mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes));
+        with_token!(self, _mm256_and_si256(both, _mm256_set1_epi8(0x0f)))
+    }
+
+    /// Copies each byte of bits to eight bytes and keeps another bit in each.
+    #[inline(always)]
+    fn bits(self, bits: [u8; 4], value: u8) -> __m256i {
+        let all = self.splat_i32(i32::from_le_bytes(bits));
+        let copies = with_token!(
+            self,
+            _mm256_setr_epi64x(
+                0,
+                0x0101_0101_0101_0101,
+                0x0202_0202_0202_0202,
+                0x0303_0303_0303_0303
+            )
+        );
+        let one = with_token!(
+            self,
+            _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed())
+        );
+        let chosen = with_token!(
+            self,
+            _mm256_and_si256(_mm256_shuffle_epi8(all, copies), one)
+        );
+        with_token!(
+            self,
+            _mm256_and_si256(
+                _mm256_cmpeq_epi8(chosen, one),
+                _mm256_set1_epi8(value.cast_signed())
+            )
+        )
+    }
+
+    /// Shifts move bits between the two bytes of a 16-bit lane; the masks drop those.
+    #[inline(always)]
+    fn field(self, bytes: __m256i, right: u32, mask: u8, left: u32) -> __m256i {
+        let count = |n: u32| with_token!(self, _mm_cvtsi32_si128(n.cast_signed()));
+        let mask = with_token!(self, _mm256_set1_epi8(mask.cast_signed()));
+        let right = with_token!(self, _mm256_srl_epi16(bytes, count(right)));
+        let field = with_token!(self, _mm256_and_si256(right, mask));
+        with_token!(self, _mm256_sll_epi16(field, count(left)))
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+        with_token!(self, _mm256_or_si256(a, b))
+    }
+
+    #[inline(always)]
+    fn xor(self, bytes: __m256i, mask: u8) -> __m256i {
+        let mask = with_token!(self, _mm256_set1_epi8(mask.cast_signed()));
+        with_token!(self, _mm256_xor_si256(bytes, mask))
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16], bytes: __m256i) -> __m256i {
         // SAFETY: the token proves SSE2; the reference covers the 16 bytes that are read, and the load has no alignment.
         let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
-        let indices = self.load_bytes(indices);
-        let found = with_token!(
+        with_token!(
             self,
-            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), indices)
+            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), bytes)
+        )
+    }
+
+    #[inline(always)]
+    fn f16s(self, numbers: [[u8; 2]; 8]) -> [f32; 8] {
+        let [a, b, c, d, e, f, g, h] = numbers.map(i16::from_le_bytes);
+        let numbers = with_token!(
+            self,
+            _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))
         );
-        bytemuck::cast(self.stored(found))
+        let mut floats = [0.0; 8];
+        // SAFETY: the token proves AVX; the array has the 32 bytes that are written, and the store has no alignment.
+        unsafe { _mm256_storeu_ps(floats.as_mut_ptr(), numbers) };
+        floats
+    }
+
+    #[inline(always)]
+    fn twice(self, bytes: [u8; 8]) -> [i16; 16] {
+        let bytes = with_token!(self, _mm_cvtsi64_si128(i64::from_le_bytes(bytes)));
+        let twice = with_token!(self, _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(bytes, bytes)));
+        let mut numbers = [0; 16];
+        // SAFETY: the token proves AVX; the array has the 32 bytes that are written, and the store has no alignment.
+        unsafe { _mm256_storeu_si256(numbers.as_mut_ptr().cast(), twice) };
+        numbers
     }
 }
 
@@ -295,12 +388,6 @@ impl Avx2 {
     #[inline(always)]
     fn ones(self) -> __m256i {
         with_token!(self, _mm256_set1_epi16(1))
-    }
-
-    #[inline(always)]
-    fn load_bytes(self, bytes: &[u8; 32]) -> __m256i {
-        // SAFETY: the token proves AVX; the reference covers the 32 bytes that are read, and the load has no alignment.
-        unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
     }
 
     #[inline(always)]

@@ -39,6 +39,7 @@ impl Simd for Avx512 {
 
     type F32 = __m512;
     type I32 = __m512i;
+    type Bytes = __m256i;
     type Chunk<T: Copy + Default> = [T; LANES];
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -88,7 +89,7 @@ impl Simd for Avx512 {
     fn load_f32(self, chunk: &[[u8; 4]; LANES]) -> __m512 {
         with_token!(
             self,
-            _mm512_castsi512_ps(self.load_bytes(bytemuck::cast_ref(chunk)))
+            _mm512_castsi512_ps(self.load_vector(bytemuck::cast_ref(chunk)))
         )
     }
 
@@ -204,7 +205,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn load_i32(self, chunk: &[i32; LANES]) -> __m512i {
-        self.load_bytes(bytemuck::cast_ref(chunk))
+        self.load_vector(bytemuck::cast_ref(chunk))
     }
 
     #[inline(always)]
@@ -229,7 +230,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn load_quads(self, chunk: &[[u8; 4]; LANES]) -> __m512i {
-        self.load_bytes(bytemuck::cast_ref(chunk))
+        self.load_vector(bytemuck::cast_ref(chunk))
     }
 
     #[inline(always)]
@@ -240,7 +241,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn load_pairs(self, chunk: &[[i16; 2]; LANES]) -> __m512i {
-        self.load_bytes(bytemuck::cast_ref(chunk))
+        self.load_vector(bytemuck::cast_ref(chunk))
     }
 
     #[inline(always)]
@@ -258,8 +259,8 @@ impl Simd for Avx512 {
         let (w, x): (&[[u8; 64]], &[[i8; 64]]) = (w.as_chunks().0, x.as_chunks().0);
         let [a, b, c, d] = std::array::from_fn(|i| {
             let (w, x) = (
-                self.load_bytes(&w[i]),
-                self.load_bytes(bytemuck::cast_ref(&x[i])),
+                self.load_in_halves(&w[i]),
+                self.load_vector(bytemuck::cast_ref(&x[i])),
             );
             with_token!(self, _mm512_dpbusd_epi32(self.splat_i32(0), w, x))
         });
@@ -311,7 +312,10 @@ impl Simd for Avx512 {
         let scales = unsafe { _mm256_loadu_si256(scales.as_ptr().cast()) };
         let mut sum = self.splat_i32(0);
         for (i, (w, x)) in w.iter().zip(x).enumerate() {
-            let (w, x) = (self.load_bytes(w), self.load_bytes(bytemuck::cast_ref(x)));
+            let (w, x) = (
+                self.load_in_halves(w),
+                self.load_vector(bytemuck::cast_ref(x)),
+            );
             sum = if WIDE {
                 let dots = with_token!(self, _mm512_dpbusd_epi32(self.splat_i32(0), w, x));
                 let lanes = self.load_i32(&FOURS[i]);
@@ -323,7 +327,7 @@ impl Simd for Avx512 {
             } else {
                 // Pairs of products are added in 16 bits with saturation: with |x| <= 127 and w <= 127 a pair is at most 2 · 127 · 127 = 32,258, which fits.
                 let pairs = with_token!(self, _mm512_maddubs_epi16(w, x));
-                let lanes = self.load_bytes(bytemuck::cast_ref(&EIGHTS[i]));
+                let lanes = self.load_vector(bytemuck::cast_ref(&EIGHTS[i]));
                 let scales = with_token!(
                     self,
                     _mm512_permutexvar_epi16(lanes, _mm512_castsi256_si512(scales))
@@ -335,19 +339,85 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn look_up(self, table: &[u8; 16], indices: &[u8; 32]) -> [u8; 32] {
+    fn load_bytes(self, bytes: &[u8; 32]) -> __m256i {
+        // SAFETY: the token proves AVX; the reference covers the 32 bytes that are read, and the load has no alignment.
+        unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, bytes: __m256i, to: &mut [u8; 32]) {
+        // SAFETY: the token proves AVX; the reference covers the 32 bytes that are written, and the store has no alignment.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), bytes) }
+    }
+
+    #[inline(always)]
+    fn nibbles(self, bytes: &[u8; 16]) -> __m256i {
+        // SAFETY: the token proves SSE2; the reference covers the 16 bytes that are read, and the load has no alignment.
+        let bytes = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
+        let both = with_token!(self, _mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes));
+        with_token!(self, _mm256_and_si256(both, _mm256_set1_epi8(0x0f)))
+    }
+
+    #[inline(always)]
+    fn bits(self, bits: [u8; 4], value: u8) -> __m256i {
+        with_token!(
+            self,
+            _mm256_maskz_set1_epi8(u32::from_le_bytes(bits), value.cast_signed())
+        )
+    }
+
+    /// Shifts move bits between the two bytes of a 16-bit lane; the masks drop those.
+    #[inline(always)]
+    fn field(self, bytes: __m256i, right: u32, mask: u8, left: u32) -> __m256i {
+        let count = |n: u32| with_token!(self, _mm_cvtsi32_si128(n.cast_signed()));
+        let mask = with_token!(self, _mm256_set1_epi8(mask.cast_signed()));
+        let right = with_token!(self, _mm256_srl_epi16(bytes, count(right)));
+        let field = with_token!(self, _mm256_and_si256(right, mask));
+        with_token!(self, _mm256_sll_epi16(field, count(left)))
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+        with_token!(self, _mm256_or_si256(a, b))
+    }
+
+    #[inline(always)]
+    fn xor(self, bytes: __m256i, mask: u8) -> __m256i {
+        let mask = with_token!(self, _mm256_set1_epi8(mask.cast_signed()));
+        with_token!(self, _mm256_xor_si256(bytes, mask))
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16], bytes: __m256i) -> __m256i {
         // SAFETY: the token proves SSE2; the reference covers the 16 bytes that are read, and the load has no alignment.
         let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
-        // SAFETY: the token proves AVX; the reference covers the 32 bytes that are read, and the load has no alignment.
-        let indices = unsafe { _mm256_loadu_si256(indices.as_ptr().cast()) };
-        let found = with_token!(
+        with_token!(
             self,
-            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), indices)
+            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), bytes)
+        )
+    }
+
+    #[inline(always)]
+    fn f16s(self, numbers: [[u8; 2]; 8]) -> [f32; 8] {
+        let [a, b, c, d, e, f, g, h] = numbers.map(i16::from_le_bytes);
+        let numbers = with_token!(
+            self,
+            _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))
         );
-        let mut bytes = [0; 32];
+        let mut floats = [0.0; 8];
         // SAFETY: the token proves AVX; the array has the 32 bytes that are written, and the store has no alignment.
-        unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), found) };
-        bytes
+        unsafe { _mm256_storeu_ps(floats.as_mut_ptr(), numbers) };
+        floats
+    }
+
+    #[inline(always)]
+    fn twice(self, bytes: [u8; 8]) -> [i16; 16] {
+        let bytes = with_token!(self, _mm_cvtsi64_si128(i64::from_le_bytes(bytes)));
+        let twice = with_token!(self, _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(bytes, bytes)));
+        let mut numbers = [0; 16];
+        // SAFETY: the token proves AVX; the array has the 32 bytes that are written, and the store has no alignment.
+        unsafe { _mm256_storeu_si256(numbers.as_mut_ptr().cast(), twice) };
+        numbers
     }
 }
 
@@ -375,9 +445,20 @@ static EIGHTS: [[i16; 32]; 4] = {
 
 impl Avx512 {
     #[inline(always)]
-    fn load_bytes(self, bytes: &[u8; 64]) -> __m512i {
+    fn load_vector(self, bytes: &[u8; 64]) -> __m512i {
         // SAFETY: the token proves AVX-512; the reference covers the 64 bytes that are read, and the load has no alignment.
         unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+    }
+
+    /// Two loads of 32 bytes: unpacked weights were stored that way just now, and a load that spans two stores waits until both are in the cache.
+    #[inline(always)]
+    fn load_in_halves(self, bytes: &[u8; 64]) -> __m512i {
+        let halves: &[[u8; 32]; 2] = bytemuck::cast_ref(bytes);
+        let (low, high) = (self.load_bytes(&halves[0]), self.load_bytes(&halves[1]));
+        with_token!(
+            self,
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+        )
     }
 
     #[inline(always)]

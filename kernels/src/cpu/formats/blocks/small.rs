@@ -20,29 +20,43 @@ pub(crate) struct SmallScales {
     pub(crate) mins: [f32; BLOCKS],
 }
 
-/// Unpacks the blocks of a chunk one by one: `block` writes the bytes and returns scale and minimum.
+/// Unpacks the blocks of a chunk: `quants` those of each block, `scales` the scales and minima of all. A block of zeros stands for each that is missing at a row's end.
 #[inline(always)]
-pub(crate) fn small_chunk<const BYTES: usize>(
+pub(crate) fn small_chunk<S: Simd, const BYTES: usize>(
+    simd: S,
     packed: &[u8],
     chunk: &mut Chunk<SmallScales>,
-    block: impl Fn(&[u8; BYTES], &mut [u8; BLOCK_LEN]) -> (f32, f32),
+    quants: impl Fn(&[u8; BYTES]) -> S::Bytes,
+    scales: impl Fn(&[&[u8; BYTES]; BLOCKS]) -> SmallScales,
 ) {
+    let missing = [0; BYTES];
     let blocks: &[[u8; BYTES]] = packed.as_chunks().0;
-    let quants = chunk.quants.as_chunks_mut().0;
-    let mut unpack = |i: usize, bytes: &[u8; BYTES]| {
-        (chunk.scales.scales[i], chunk.scales.mins[i]) = block(bytes, &mut quants[i]);
-    };
-    if let Ok(blocks) = <&[[u8; BYTES]; BLOCKS]>::try_from(blocks) {
-        for (i, bytes) in blocks.iter().enumerate() {
-            unpack(i, bytes);
+    let mut unpack = |blocks: [&[u8; BYTES]; BLOCKS]| {
+        for (block, bytes) in blocks.iter().zip(chunk.quants.as_chunks_mut().0) {
+            simd.store_bytes(quants(block), bytes);
         }
-        return;
+        chunk.scales = scales(&blocks);
+    };
+    match <&[[u8; BYTES]; BLOCKS]>::try_from(blocks) {
+        Ok(blocks) => unpack(blocks.each_ref()),
+        Err(_) => unpack(std::array::from_fn(|i| blocks.get(i).unwrap_or(&missing))),
     }
-    for (i, bytes) in blocks.iter().enumerate() {
-        unpack(i, bytes);
+}
+
+/// The f16 numbers with which blocks begin: scales, and where there are some minima.
+#[inline(always)]
+pub(crate) fn f16_scales<S: Simd, const BYTES: usize, const MINS: bool>(
+    simd: S,
+    blocks: &[&[u8; BYTES]; BLOCKS],
+) -> SmallScales {
+    let mut scales = SmallScales {
+        scales: simd.f16s(blocks.map(|block| [block[0], block[1]])),
+        mins: [0.0; BLOCKS],
+    };
+    if MINS {
+        scales.mins = simd.f16s(blocks.map(|block| [block[2], block[3]]));
     }
-    chunk.scales.scales[blocks.len()..].fill(0.0);
-    chunk.scales.mins[blocks.len()..].fill(0.0);
+    scales
 }
 
 impl<const WIDE: bool, const MINS: bool> Family for Small<WIDE, MINS> {
