@@ -136,7 +136,9 @@ impl<E: Element> Kernel for Typed<'_, E> {
             score::<E, S>(simd, &job, queries, rows, scores);
             next.clear();
             let heads = scores[..group_len * SPLIT_LEN].chunks_exact_mut(SPLIT_LEN);
-            next.extend(heads.map(|scores| exponentials(simd, &mut scores[..rows.len()])));
+            for scores in heads {
+                next.push(exponentials(simd, &mut scores[..rows.len()]));
+            }
             weighted_sum::<E, S>(simd, &job, rows, scores, split);
             let heads = totals
                 .chunks_exact_mut(value_stride)

@@ -16,7 +16,7 @@ mod large;
 mod small;
 
 pub(crate) use large::{Large, LargeScales};
-pub(crate) use small::{Small, SmallScales, f16_scales, small_chunk};
+pub(crate) use small::{Small, SmallScales, eight_blocks, f16_scales};
 
 /// f32 sums of a product.
 pub(crate) const CHAINS: usize = 8;
@@ -174,9 +174,15 @@ pub(crate) fn x_chunk<'a, F: Family>(row: &Row<'a>, index: usize) -> XChunk<'a> 
 
 /// Chains added up: in pairs, and pairs in pairs.
 #[inline(always)]
-pub(crate) fn total<T: Copy>(chains: &[T; CHAINS], add: impl Fn(T, T) -> T) -> T {
-    let [a, b, c, d, e, f, g, h] = *chains;
-    add(add(add(a, b), add(c, d)), add(add(e, f), add(g, h)))
+pub(crate) fn total([a, b, c, d, e, f, g, h]: [f32; CHAINS]) -> f32 {
+    ((a + b) + (c + d)) + ((e + f) + (g + h))
+}
+
+/// [`total`] of each lane.
+#[inline(always)]
+pub(crate) fn total_lanes<S: Simd>(simd: S, [a, b, c, d, e, f, g, h]: [S::F32; CHAINS]) -> S::F32 {
+    let first = simd.add(simd.add(a, b), simd.add(c, d));
+    simd.add(first, simd.add(simd.add(e, f), simd.add(g, h)))
 }
 
 /// Quantises numbers to -127 ..= 127 and returns their scale, the largest magnitude / 127. The scale is NaN if any number is not finite: so is every product then, as it would be without

@@ -2,7 +2,7 @@
 
 use super::Simd;
 use super::bits::{last_16, raised};
-use super::blocks::{Chunk, Quantised, Small, SmallScales, f16_scales, small_chunk};
+use super::blocks::{Chunk, Quantised, Small, SmallScales, eight_blocks, f16_scales};
 use crate::layout::iq4::VALUES;
 
 pub(crate) struct Iq4Nl;
@@ -16,12 +16,11 @@ impl Quantised for Iq4Nl {
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<SmallScales>) {
         const TABLE: [u8; 16] = raised(VALUES, 128);
-        small_chunk::<S, { Self::BLOCK_BYTES }>(
-            simd,
-            packed,
-            chunk,
-            |block| simd.look_up(&TABLE, simd.nibbles(last_16(block))),
-            |blocks| f16_scales::<S, { Self::BLOCK_BYTES }, false>(simd, blocks),
-        );
+        let mut padded = [[0; Self::BLOCK_BYTES]; _];
+        let blocks = eight_blocks(packed, &mut padded);
+        for (block, quants) in blocks.iter().zip(chunk.quants.as_chunks_mut().0) {
+            simd.store_bytes(simd.look_up(&TABLE, simd.nibbles(last_16(block))), quants);
+        }
+        chunk.scales = f16_scales::<S, { Self::BLOCK_BYTES }, false>(simd, blocks);
     }
 }

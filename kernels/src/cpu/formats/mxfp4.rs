@@ -2,7 +2,7 @@
 
 use super::Simd;
 use super::bits::{last_16, raised};
-use super::blocks::{Chunk, Quantised, Small, SmallScales, small_chunk};
+use super::blocks::{Chunk, Quantised, Small, SmallScales, eight_blocks};
 use crate::layout::mxfp4::{DOUBLES, half_scale};
 
 pub(crate) struct Mxfp4;
@@ -16,15 +16,11 @@ impl Quantised for Mxfp4 {
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<SmallScales>) {
         const TABLE: [u8; 16] = raised(DOUBLES, 12);
-        small_chunk::<S, { Self::BLOCK_BYTES }>(
-            simd,
-            packed,
-            chunk,
-            |block| simd.look_up(&TABLE, simd.nibbles(last_16(block))),
-            |blocks| SmallScales {
-                scales: blocks.map(|block| half_scale(block[0])),
-                ..SmallScales::default()
-            },
-        );
+        let mut padded = [[0; Self::BLOCK_BYTES]; _];
+        let blocks = eight_blocks(packed, &mut padded);
+        for (block, quants) in blocks.iter().zip(chunk.quants.as_chunks_mut().0) {
+            simd.store_bytes(simd.look_up(&TABLE, simd.nibbles(last_16(block))), quants);
+        }
+        chunk.scales.scales = blocks.each_ref().map(|block| half_scale(block[0]));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Simd;
 use super::bits::last_16;
-use super::blocks::{Chunk, Quantised, Small, SmallScales, f16_scales, small_chunk};
+use super::blocks::{Chunk, Quantised, Small, SmallScales, eight_blocks, f16_scales};
 
 pub(crate) struct Q4_1;
 
@@ -13,12 +13,11 @@ impl Quantised for Q4_1 {
 
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<SmallScales>) {
-        small_chunk::<S, { Self::BLOCK_BYTES }>(
-            simd,
-            packed,
-            chunk,
-            |block| simd.nibbles(last_16(block)),
-            |blocks| f16_scales::<S, { Self::BLOCK_BYTES }, true>(simd, blocks),
-        );
+        let mut padded = [[0; Self::BLOCK_BYTES]; _];
+        let blocks = eight_blocks(packed, &mut padded);
+        for (block, quants) in blocks.iter().zip(chunk.quants.as_chunks_mut().0) {
+            simd.store_bytes(simd.nibbles(last_16(block)), quants);
+        }
+        chunk.scales = f16_scales::<S, { Self::BLOCK_BYTES }, true>(simd, blocks);
     }
 }

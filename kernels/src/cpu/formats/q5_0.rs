@@ -2,7 +2,7 @@
 
 use super::Simd;
 use super::bits::last_16;
-use super::blocks::{Chunk, Quantised, Small, SmallScales, f16_scales, small_chunk};
+use super::blocks::{Chunk, Quantised, Small, SmallScales, eight_blocks, f16_scales};
 
 pub(crate) struct Q5_0;
 
@@ -14,15 +14,17 @@ impl Quantised for Q5_0 {
 
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<SmallScales>) {
-        small_chunk::<S, { Self::BLOCK_BYTES }>(
-            simd,
-            packed,
-            chunk,
-            |block| {
-                let fifths = [block[2], block[3], block[4], block[5]];
-                simd.or(simd.nibbles(last_16(block)), simd.bits(fifths, 0x10))
-            },
-            |blocks| f16_scales::<S, { Self::BLOCK_BYTES }, false>(simd, blocks),
-        );
+        let mut padded = [[0; Self::BLOCK_BYTES]; _];
+        let blocks = eight_blocks(packed, &mut padded);
+        for (block, quants) in blocks.iter().zip(chunk.quants.as_chunks_mut().0) {
+            simd.store_bytes(
+                simd.or(
+                    simd.nibbles(last_16(block)),
+                    simd.bits([block[2], block[3], block[4], block[5]], 0x10),
+                ),
+                quants,
+            );
+        }
+        chunk.scales = f16_scales::<S, { Self::BLOCK_BYTES }, false>(simd, blocks);
     }
 }

@@ -23,7 +23,8 @@ impl Quantised for Q6K {
             .iter()
             .zip(highs.as_chunks::<32>().0);
         for (half, (nibbles, highs)) in halves.zip(sources) {
-            let [a, b] = [0, 1].map(|i| simd.load_bytes(&nibbles.as_chunks().0[i]));
+            let [first, second]: &[[u8; 32]; 2] = bytemuck::cast_ref(nibbles);
+            let (a, b) = (simd.load_bytes(first), simd.load_bytes(second));
             let high = simd.load_bytes(highs);
             let quarters = [
                 (simd.field(a, 0, 0x0f, 0), simd.field(high, 0, 0x03, 4)),

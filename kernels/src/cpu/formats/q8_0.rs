@@ -1,7 +1,7 @@
 //! Q8_0: blocks of an f16 scale and 32 signed bytes.
 
 use super::Simd;
-use super::blocks::{Chunk, Quantised, Small, SmallScales, f16_scales, small_chunk};
+use super::blocks::{Chunk, Quantised, Small, SmallScales, eight_blocks, f16_scales};
 
 pub(crate) struct Q8_0;
 
@@ -13,18 +13,18 @@ impl Quantised for Q8_0 {
 
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<SmallScales>) {
-        small_chunk::<S, { Self::BLOCK_BYTES }>(
-            simd,
-            packed,
-            chunk,
+        let mut padded = [[0; Self::BLOCK_BYTES]; _];
+        let blocks = eight_blocks(packed, &mut padded);
+        for (block, quants) in blocks.iter().zip(chunk.quants.as_chunks_mut().0) {
             // A signed byte plus 128.
-            |block| {
+            simd.store_bytes(
                 simd.xor(
                     simd.load_bytes(block.last_chunk().expect("a block ends with its bytes")),
                     0x80,
-                )
-            },
-            |blocks| f16_scales::<S, { Self::BLOCK_BYTES }, false>(simd, blocks),
-        );
+                ),
+                quants,
+            );
+        }
+        chunk.scales = f16_scales::<S, { Self::BLOCK_BYTES }, false>(simd, blocks);
     }
 }

@@ -11,7 +11,7 @@ use crate::cpu::Cpu;
 use crate::cpu::formats::Quantised;
 use crate::cpu::formats::blocks::{
     CHAINS, Chunk, Family, Place, TileChunk, TileLane, XChunk, activation_size, prepare, total,
-    x_chunk,
+    total_lanes, x_chunk,
 };
 use crate::cpu::rows::{Row, RowMut, Rows};
 use crate::cpu::simd::{CHUNK_LEN, Kernel, Simd};
@@ -128,7 +128,7 @@ impl<Q: Quantised> Direct<'_, '_, Q> {
                 }
             }
             for (results, chains) in results.iter_mut().zip(&chains) {
-                results[w] = total(chains, |a, b| a + b);
+                results[w] = total(*chains);
             }
         }
     }
@@ -284,12 +284,10 @@ impl Group<'_> {
             let tile = self.tile.chunk::<Q::Family, S>(index);
             Q::Family::multiply_tile(simd, tile, &x, place::<Q>(index), &mut chains);
         }
-        let sums = total(&chains, |a, b| {
-            std::array::from_fn(|r| simd.add(a[r], b[r]))
-        });
-        for (results, sum) in results.iter_mut().zip(sums) {
+        for (r, results) in results.iter_mut().enumerate().take(X) {
             let mut lanes = S::partial(&[]);
-            simd.store(sum, &mut lanes);
+            let chains = chains.each_ref().map(|chain| chain[r]);
+            simd.store(total_lanes(simd, chains), &mut lanes);
             results[..S::LANES].copy_from_slice(lanes.as_ref());
         }
         X

@@ -237,21 +237,13 @@ impl Simd for Avx2 {
         x: &[i8; CHUNK_LEN],
     ) -> [i32; CHUNK_LEN / 32] {
         let (w, x): (&[[u8; 32]], &[[i8; 32]]) = (w.as_chunks().0, x.as_chunks().0);
-        let sums: [__m256i; 8] = std::array::from_fn(|i| {
-            let (w, x) = (
-                self.load_bytes(&w[i]),
-                self.load_bytes(bytemuck::cast_ref(&x[i])),
-            );
-            self.dot_bytes::<WIDE>(self.splat_i32(0), w, x, self.ones())
-        });
-        let pairs = |i: usize| with_token!(self, _mm256_hadd_epi32(sums[2 * i], sums[2 * i + 1]));
-        let (first, last) = with_token!(
-            self,
-            (
-                _mm256_hadd_epi32(pairs(0), pairs(1)),
-                _mm256_hadd_epi32(pairs(2), pairs(3))
-            )
-        );
+        let mut sums = [self.splat_i32(0); 8];
+        for ((sum, w), x) in sums.iter_mut().zip(w).zip(x) {
+            let (w, x) = (self.load_bytes(w), self.load_bytes(bytemuck::cast_ref(x)));
+            *sum = self.dot_bytes::<WIDE>(*sum, w, x, self.ones());
+        }
+        let [a, b, c, d, e, f, g, h] = sums;
+        let (first, last) = (self.four_sums([a, b, c, d]), self.four_sums([e, f, g, h]));
         let (low, high) = with_token!(
             self,
             (
@@ -332,11 +324,12 @@ impl Simd for Avx2 {
     /// Shifts move bits between the two bytes of a 16-bit lane; the masks drop those.
     #[inline(always)]
     fn field(self, bytes: __m256i, right: u32, mask: u8, left: u32) -> __m256i {
-        let count = |n: u32| with_token!(self, _mm_cvtsi32_si128(n.cast_signed()));
+        let right = with_token!(self, _mm_cvtsi32_si128(right.cast_signed()));
+        let left = with_token!(self, _mm_cvtsi32_si128(left.cast_signed()));
         let mask = with_token!(self, _mm256_set1_epi8(mask.cast_signed()));
-        let right = with_token!(self, _mm256_srl_epi16(bytes, count(right)));
-        let field = with_token!(self, _mm256_and_si256(right, mask));
-        with_token!(self, _mm256_sll_epi16(field, count(left)))
+        let shifted = with_token!(self, _mm256_srl_epi16(bytes, right));
+        let field = with_token!(self, _mm256_and_si256(shifted, mask));
+        with_token!(self, _mm256_sll_epi16(field, left))
     }
 
     #[inline(always)]
@@ -410,17 +403,28 @@ impl Avx2 {
         x: __m256i,
         factors: __m256i,
     ) -> __m256i {
-        let dot = |sum, w| {
-            let pairs = with_token!(self, _mm256_maddubs_epi16(w, x));
-            self.add_i32(sum, with_token!(self, _mm256_madd_epi16(pairs, factors)))
-        };
         if !WIDE {
-            return dot(sum, w);
+            return self.dot_narrow(sum, w, x, factors);
         }
         let half = with_token!(
             self,
             _mm256_and_si256(_mm256_srli_epi16::<1>(w), _mm256_set1_epi8(0x7f))
         );
-        dot(dot(sum, half), with_token!(self, _mm256_sub_epi8(w, half)))
+        let rest = with_token!(self, _mm256_sub_epi8(w, half));
+        self.dot_narrow(self.dot_narrow(sum, half, x, factors), rest, x, factors)
+    }
+
+    #[inline(always)]
+    fn dot_narrow(self, sum: __m256i, w: __m256i, x: __m256i, factors: __m256i) -> __m256i {
+        let pairs = with_token!(self, _mm256_maddubs_epi16(w, x));
+        self.add_i32(sum, with_token!(self, _mm256_madd_epi16(pairs, factors)))
+    }
+
+    /// Sums of each vector's halves: `[a, b, c, d]` of the low ones, then of the high ones.
+    #[inline(always)]
+    fn four_sums(self, [a, b, c, d]: [__m256i; 4]) -> __m256i {
+        let ab = with_token!(self, _mm256_hadd_epi32(a, b));
+        let cd = with_token!(self, _mm256_hadd_epi32(c, d));
+        with_token!(self, _mm256_hadd_epi32(ab, cd))
     }
 }

@@ -2,11 +2,12 @@
 
 use std::arch::x86_64::*;
 
+use super::Avx2;
 use crate::cpu::simd::{CHUNK_LEN, Kernel, Simd};
 
 /// Proof that the processor has AVX-512 F, BW, DQ, VL and VNNI (and with them everything that [`Avx2`](super::Avx2) asks for).
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512(Avx2);
 
 const LANES: usize = 16;
 
@@ -17,18 +18,15 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vnni")
-            && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
-        has_all.then_some(Avx512(()))
+            && is_x86_feature_detected!("avx512vnni");
+        has_all.then_some(Avx512(Avx2::new()?))
     }
 }
 
 /// An intrinsic that takes and gives values only.
 macro_rules! with_token {
     ($token:ident, $intrinsic:expr) => {{
-        let Avx512(()) = $token;
+        let Avx512(_) = $token;
         // SAFETY: an `Avx512` is made only in `Avx512::new`, after all of its instructions were found; these intrinsics ask for nothing else.
         unsafe { $intrinsic }
     }};
@@ -111,8 +109,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn f16(self, bytes: [u8; 2]) -> f32 {
-        let bits = i32::from(u16::from_le_bytes(bytes));
-        with_token!(self, _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits))))
+        self.0.f16(bytes)
     }
 
     #[inline(always)]
@@ -169,29 +166,10 @@ impl Simd for Avx512 {
     /// Transposes fours within each quarter, so that each addition is between neighbours.
     #[inline(always)]
     fn sum_of_each(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
-        let pairs = |a, b| {
-            let even = with_token!(self, _mm512_shuffle_ps::<0b10_00_10_00>(a, b));
-            let odd = with_token!(self, _mm512_shuffle_ps::<0b11_01_11_01>(a, b));
-            self.add(even, odd)
-        };
-        let quarters = pairs(pairs(a, b), pairs(c, d));
-        let (low, high) = with_token!(
-            self,
-            (
-                _mm512_castps512_ps256(quarters),
-                _mm512_extractf32x8_ps::<1>(quarters)
-            )
-        );
-        let halves = |eight: __m256| {
-            with_token!(
-                self,
-                _mm_add_ps(
-                    _mm256_castps256_ps128(eight),
-                    _mm256_extractf128_ps::<1>(eight)
-                )
-            )
-        };
-        let sums = with_token!(self, _mm_add_ps(halves(low), halves(high)));
+        let quarters = self.neighbours(self.neighbours(a, b), self.neighbours(c, d));
+        let low = with_token!(self, _mm512_castps512_ps256(quarters));
+        let high = with_token!(self, _mm512_extractf32x8_ps::<1>(quarters));
+        let sums = with_token!(self, _mm_add_ps(self.halves(low), self.halves(high)));
         let mut results = [0.0; 4];
         // SAFETY: the token proves SSE; the reference covers the 16 bytes that are written, and the store has no alignment.
         unsafe { _mm_storeu_ps(results.as_mut_ptr(), sums) };
@@ -257,13 +235,15 @@ impl Simd for Avx512 {
         x: &[i8; CHUNK_LEN],
     ) -> [i32; CHUNK_LEN / 32] {
         let (w, x): (&[[u8; 64]], &[[i8; 64]]) = (w.as_chunks().0, x.as_chunks().0);
-        let [a, b, c, d] = std::array::from_fn(|i| {
+        let mut sums = [self.splat_i32(0); 4];
+        for ((sum, w), x) in sums.iter_mut().zip(w).zip(x) {
             let (w, x) = (
-                self.load_in_halves(&w[i]),
-                self.load_vector(bytemuck::cast_ref(&x[i])),
+                self.load_in_halves(w),
+                self.load_vector(bytemuck::cast_ref(x)),
             );
-            with_token!(self, _mm512_dpbusd_epi32(self.splat_i32(0), w, x))
-        });
+            *sum = with_token!(self, _mm512_dpbusd_epi32(*sum, w, x));
+        }
+        let [a, b, c, d] = sums;
         // Sums within each quarter, one of each vector: [a, b, c, d] four times, of which two belong to one block.
         let ab = with_token!(
             self,
@@ -340,22 +320,17 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn load_bytes(self, bytes: &[u8; 32]) -> __m256i {
-        // SAFETY: the token proves AVX; the reference covers the 32 bytes that are read, and the load has no alignment.
-        unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+        self.0.load_bytes(bytes)
     }
 
     #[inline(always)]
     fn store_bytes(self, bytes: __m256i, to: &mut [u8; 32]) {
-        // SAFETY: the token proves AVX; the reference covers the 32 bytes that are written, and the store has no alignment.
-        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), bytes) }
+        self.0.store_bytes(bytes, to)
     }
 
     #[inline(always)]
     fn nibbles(self, bytes: &[u8; 16]) -> __m256i {
-        // SAFETY: the token proves SSE2; the reference covers the 16 bytes that are read, and the load has no alignment.
-        let bytes = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
-        let both = with_token!(self, _mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes));
-        with_token!(self, _mm256_and_si256(both, _mm256_set1_epi8(0x0f)))
+        self.0.nibbles(bytes)
     }
 
     #[inline(always)]
@@ -366,58 +341,34 @@ impl Simd for Avx512 {
         )
     }
 
-    /// Shifts move bits between the two bytes of a 16-bit lane; the masks drop those.
     #[inline(always)]
     fn field(self, bytes: __m256i, right: u32, mask: u8, left: u32) -> __m256i {
-        let count = |n: u32| with_token!(self, _mm_cvtsi32_si128(n.cast_signed()));
-        let mask = with_token!(self, _mm256_set1_epi8(mask.cast_signed()));
-        let right = with_token!(self, _mm256_srl_epi16(bytes, count(right)));
-        let field = with_token!(self, _mm256_and_si256(right, mask));
-        with_token!(self, _mm256_sll_epi16(field, count(left)))
+        self.0.field(bytes, right, mask, left)
     }
 
     #[inline(always)]
     fn or(self, a: __m256i, b: __m256i) -> __m256i {
-        with_token!(self, _mm256_or_si256(a, b))
+        self.0.or(a, b)
     }
 
     #[inline(always)]
     fn xor(self, bytes: __m256i, mask: u8) -> __m256i {
-        let mask = with_token!(self, _mm256_set1_epi8(mask.cast_signed()));
-        with_token!(self, _mm256_xor_si256(bytes, mask))
+        self.0.xor(bytes, mask)
     }
 
     #[inline(always)]
     fn look_up(self, table: &[u8; 16], bytes: __m256i) -> __m256i {
-        // SAFETY: the token proves SSE2; the reference covers the 16 bytes that are read, and the load has no alignment.
-        let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
-        with_token!(
-            self,
-            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), bytes)
-        )
+        self.0.look_up(table, bytes)
     }
 
     #[inline(always)]
     fn f16s(self, numbers: [[u8; 2]; 8]) -> [f32; 8] {
-        let [a, b, c, d, e, f, g, h] = numbers.map(i16::from_le_bytes);
-        let numbers = with_token!(
-            self,
-            _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))
-        );
-        let mut floats = [0.0; 8];
-        // SAFETY: the token proves AVX; the array has the 32 bytes that are written, and the store has no alignment.
-        unsafe { _mm256_storeu_ps(floats.as_mut_ptr(), numbers) };
-        floats
+        self.0.f16s(numbers)
     }
 
     #[inline(always)]
     fn twice(self, bytes: [u8; 8]) -> [i16; 16] {
-        let bytes = with_token!(self, _mm_cvtsi64_si128(i64::from_le_bytes(bytes)));
-        let twice = with_token!(self, _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(bytes, bytes)));
-        let mut numbers = [0; 16];
-        // SAFETY: the token proves AVX; the array has the 32 bytes that are written, and the store has no alignment.
-        unsafe { _mm256_storeu_si256(numbers.as_mut_ptr().cast(), twice) };
-        numbers
+        self.0.twice(bytes)
     }
 }
 
@@ -444,6 +395,27 @@ static EIGHTS: [[i16; 32]; 4] = {
 };
 
 impl Avx512 {
+    /// Sums of neighbours of both, in turn within each quarter: those of `a`, those of `b`.
+    #[inline(always)]
+    fn neighbours(self, a: __m512, b: __m512) -> __m512 {
+        let even = with_token!(self, _mm512_shuffle_ps::<0b10_00_10_00>(a, b));
+        let odd = with_token!(self, _mm512_shuffle_ps::<0b11_01_11_01>(a, b));
+        self.add(even, odd)
+    }
+
+    /// The sum of both halves.
+    #[inline(always)]
+    fn halves(self, eight: __m256) -> __m128 {
+        let (low, high) = with_token!(
+            self,
+            (
+                _mm256_castps256_ps128(eight),
+                _mm256_extractf128_ps::<1>(eight)
+            )
+        );
+        with_token!(self, _mm_add_ps(low, high))
+    }
+
     #[inline(always)]
     fn load_vector(self, bytes: &[u8; 64]) -> __m512i {
         // SAFETY: the token proves AVX-512; the reference covers the 64 bytes that are read, and the load has no alignment.

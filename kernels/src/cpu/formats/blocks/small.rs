@@ -20,26 +20,19 @@ pub(crate) struct SmallScales {
     pub(crate) mins: [f32; BLOCKS],
 }
 
-/// Unpacks the blocks of a chunk: `quants` those of each block, `scales` the scales and minima of all. A block of zeros stands for each that is missing at a row's end.
+/// The blocks of a chunk, with blocks of zeros for those that are missing at a row's end.
 #[inline(always)]
-pub(crate) fn small_chunk<S: Simd, const BYTES: usize>(
-    simd: S,
-    packed: &[u8],
-    chunk: &mut Chunk<SmallScales>,
-    quants: impl Fn(&[u8; BYTES]) -> S::Bytes,
-    scales: impl Fn(&[&[u8; BYTES]; BLOCKS]) -> SmallScales,
-) {
-    let missing = [0; BYTES];
+pub(crate) fn eight_blocks<'a, const BYTES: usize>(
+    packed: &'a [u8],
+    padded: &'a mut [[u8; BYTES]; BLOCKS],
+) -> &'a [[u8; BYTES]; BLOCKS] {
     let blocks: &[[u8; BYTES]] = packed.as_chunks().0;
-    let mut unpack = |blocks: [&[u8; BYTES]; BLOCKS]| {
-        for (block, bytes) in blocks.iter().zip(chunk.quants.as_chunks_mut().0) {
-            simd.store_bytes(quants(block), bytes);
+    match blocks.try_into() {
+        Ok(blocks) => blocks,
+        Err(_) => {
+            padded[..blocks.len()].copy_from_slice(blocks);
+            padded
         }
-        chunk.scales = scales(&blocks);
-    };
-    match <&[[u8; BYTES]; BLOCKS]>::try_from(blocks) {
-        Ok(blocks) => unpack(blocks.each_ref()),
-        Err(_) => unpack(std::array::from_fn(|i| blocks.get(i).unwrap_or(&missing))),
     }
 }
 
@@ -47,14 +40,14 @@ pub(crate) fn small_chunk<S: Simd, const BYTES: usize>(
 #[inline(always)]
 pub(crate) fn f16_scales<S: Simd, const BYTES: usize, const MINS: bool>(
     simd: S,
-    blocks: &[&[u8; BYTES]; BLOCKS],
+    blocks: &[[u8; BYTES]; BLOCKS],
 ) -> SmallScales {
     let mut scales = SmallScales {
-        scales: simd.f16s(blocks.map(|block| [block[0], block[1]])),
+        scales: simd.f16s(blocks.each_ref().map(|block| [block[0], block[1]])),
         mins: [0.0; BLOCKS],
     };
     if MINS {
-        scales.mins = simd.f16s(blocks.map(|block| [block[2], block[3]]));
+        scales.mins = simd.f16s(blocks.each_ref().map(|block| [block[2], block[3]]));
     }
     scales
 }
