@@ -233,13 +233,13 @@ fn score_heads<E: Element, S: Simd, const H: usize>(
         let mut sums = [[simd.splat(0.0); KEY_GROUP]; H];
         for vector in 0..n_vectors {
             let mut key_vectors = [simd.splat(0.0); KEY_GROUP];
-            for (key_vector, key) in key_vectors.iter_mut().zip(&keys) {
-                *key_vector = E::load(simd, &key[vector]);
+            for k in 0..KEY_GROUP {
+                key_vectors[k] = E::load(simd, &keys[k][vector]);
             }
-            for (sums, query) in sums.iter_mut().zip(&queries) {
-                let query = simd.load(&query[vector]);
-                for (sum, &key) in sums.iter_mut().zip(&key_vectors) {
-                    *sum = simd.mul_add(key, query, *sum);
+            for h in 0..H {
+                let query = simd.load(&queries[h][vector]);
+                for k in 0..KEY_GROUP {
+                    sums[h][k] = simd.mul_add(key_vectors[k], query, sums[h][k]);
                 }
             }
         }
@@ -319,13 +319,13 @@ fn weighted_heads<E: Element, S: Simd, const H: usize>(
     for (p, &row_index) in rows.iter().enumerate() {
         let value = S::chunks(E::elements(job.layer.value(&job.shape, row_index))).0;
         let mut vectors = [simd.splat(0.0); VALUE_GROUP];
-        for (vector, chunk) in vectors.iter_mut().zip(&value[first..first + VALUE_GROUP]) {
-            *vector = E::load(simd, chunk);
+        for v in 0..VALUE_GROUP {
+            vectors[v] = E::load(simd, &value[first + v]);
         }
-        for (sums, weights) in sums.iter_mut().zip(&weights) {
-            let weight = simd.splat(weights[p]);
-            for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                *sum = simd.mul_add(weight, vector, *sum);
+        for h in 0..H {
+            let weight = simd.splat(weights[h][p]);
+            for v in 0..VALUE_GROUP {
+                sums[h][v] = simd.mul_add(weight, vectors[v], sums[h][v]);
             }
         }
     }

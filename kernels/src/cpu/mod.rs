@@ -1,5 +1,10 @@
 //! The processor: instructions chosen once, a pool of threads, scratch memory.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "kernels count: chains of iterators are not always inlined into functions as large as kernels become, and then every operation is a call"
+)]
+
 mod activation;
 mod arch;
 mod attention;

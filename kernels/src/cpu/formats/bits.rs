@@ -30,24 +30,23 @@ pub(crate) fn last_16<const BYTES: usize>(block: &[u8; BYTES]) -> &[u8; 16] {
 /// Two bits per element: each 32 bytes hold 128 elements, the first 32 in the lowest bits.
 #[inline(always)]
 pub(crate) fn two_bits<S: Simd>(simd: S, packed: &[u8; 64], quants: &mut [u8; CHUNK_LEN]) {
-    let halves = quants.as_chunks_mut::<128>().0.iter_mut();
-    for (half, packed) in halves.zip(packed.as_chunks::<32>().0) {
-        let bytes = simd.load_bytes(packed);
-        for (shift, quants) in (0..).step_by(2).zip(half.as_chunks_mut().0) {
-            simd.store_bytes(simd.field(bytes, shift, 3, 0), quants);
-        }
+    let packed: &[[u8; 32]; 2] = bytemuck::cast_ref(packed);
+    let quants: &mut [[u8; 32]; 8] = bytemuck::cast_mut(quants);
+    for group in 0..8 {
+        let (bytes, shift) = (simd.load_bytes(&packed[group / 4]), 2 * (group as u32 % 4));
+        simd.store_bytes(simd.field(bytes, shift, 3, 0), &mut quants[group]);
     }
 }
 
 /// Four bits per element: each 32 bytes hold 64 elements, the first 32 in the low nibbles.
 #[inline(always)]
 pub(crate) fn four_bits<S: Simd>(simd: S, packed: &[u8; 128], quants: &mut [u8; CHUNK_LEN]) {
-    let stretches = quants.as_chunks_mut::<64>().0.iter_mut();
-    for (stretch, packed) in stretches.zip(packed.as_chunks::<32>().0) {
-        let bytes = simd.load_bytes(packed);
-        for (shift, quants) in [0, 4].into_iter().zip(stretch.as_chunks_mut().0) {
-            simd.store_bytes(simd.field(bytes, shift, 0x0f, 0), quants);
-        }
+    let packed: &[[u8; 32]; 4] = bytemuck::cast_ref(packed);
+    let quants: &mut [[u8; 32]; 8] = bytemuck::cast_mut(quants);
+    for i in 0..4 {
+        let bytes = simd.load_bytes(&packed[i]);
+        simd.store_bytes(simd.field(bytes, 0, 0x0f, 0), &mut quants[2 * i]);
+        simd.store_bytes(simd.field(bytes, 4, 0x0f, 0), &mut quants[2 * i + 1]);
     }
 }
 
@@ -55,7 +54,9 @@ pub(crate) fn four_bits<S: Simd>(simd: S, packed: &[u8; 128], quants: &mut [u8; 
 #[inline(always)]
 pub(crate) fn add_bits<S: Simd>(simd: S, packed: &[u8; 32], to: u32, quants: &mut [u8; CHUNK_LEN]) {
     let bytes = simd.load_bytes(packed);
-    for (bit, quants) in (0..).zip(quants.as_chunks_mut().0) {
+    let quants: &mut [[u8; 32]; 8] = bytemuck::cast_mut(quants);
+    for bit in 0..8 {
+        let quants = &mut quants[bit as usize];
         let added = simd.or(simd.load_bytes(quants), simd.field(bytes, bit, 1, to));
         simd.store_bytes(added, quants);
     }

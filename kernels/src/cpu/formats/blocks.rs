@@ -65,6 +65,15 @@ pub(crate) struct XChunk<'a> {
     pub(crate) sums: &'a [i16],
 }
 
+impl XChunk<'_> {
+    /// Four neighbouring bytes.
+    #[inline(always)]
+    fn quad(&self, q: usize) -> [i8; 4] {
+        let quads: &[[i8; 4]; CHUNK_LEN / 4] = bytemuck::cast_ref(self.quants);
+        quads[q]
+    }
+}
+
 /// Numbers per lane that a chunk of a tile has beside its bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TileSize {
@@ -198,15 +207,14 @@ fn quantize(numbers: &[f32], quants: &mut [i8]) -> f32 {
     // Zero for finite numbers, NaN for others.
     let mut not_finite = [0.0_f32; STRIDE];
     for numbers in numbers.as_chunks::<STRIDE>().0 {
-        for ((largest, not_finite), &value) in largest.iter_mut().zip(&mut not_finite).zip(numbers)
-        {
-            let magnitude = value.abs();
-            *largest = if magnitude > *largest {
+        for i in 0..STRIDE {
+            let magnitude = numbers[i].abs();
+            largest[i] = if magnitude > largest[i] {
                 magnitude
             } else {
-                *largest
+                largest[i]
             };
-            *not_finite += value * 0.0;
+            not_finite[i] += numbers[i] * 0.0;
         }
     }
     let largest = largest.into_iter().fold(0.0, f32::max);

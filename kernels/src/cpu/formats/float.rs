@@ -56,13 +56,13 @@ pub(crate) fn accumulate<S: Simd, const W: usize, const X: usize>(
     for step in 0..n_steps {
         for vector in 0..ROW_MULTIPLE / S::LANES {
             let mut x_vectors = [simd.splat(0.0); X];
-            for (x_vector, row) in x_vectors.iter_mut().zip(&x_steps) {
-                *x_vector = simd.load(&S::chunks(&row[step]).0[vector]);
+            for r in 0..X {
+                x_vectors[r] = simd.load(&S::chunks(&x_steps[r][step]).0[vector]);
             }
-            for (sums, row) in local.iter_mut().zip(&w_steps) {
-                let w_vector = simd.load(&S::chunks(&row[step]).0[vector]);
-                for (sum, &x_vector) in sums.iter_mut().zip(&x_vectors) {
-                    *sum = simd.mul_add(w_vector, x_vector, *sum);
+            for o in 0..W {
+                let w_vector = simd.load(&S::chunks(&w_steps[o][step]).0[vector]);
+                for r in 0..X {
+                    local[o][r] = simd.mul_add(w_vector, x_vectors[r], local[o][r]);
                 }
             }
         }

@@ -18,8 +18,13 @@ impl Quantised for Iq4Nl {
         const TABLE: [u8; 16] = raised(VALUES, 128);
         let mut padded = [[0; Self::BLOCK_BYTES]; _];
         let blocks = eight_blocks(packed, &mut padded);
-        for (block, quants) in blocks.iter().zip(chunk.quants.as_chunks_mut().0) {
-            simd.store_bytes(simd.look_up(&TABLE, simd.nibbles(last_16(block))), quants);
+        let quants: &mut [[u8; 32]; 8] = bytemuck::cast_mut(&mut chunk.quants);
+        for b in 0..8 {
+            let block = &blocks[b];
+            simd.store_bytes(
+                simd.look_up(&TABLE, simd.nibbles(last_16(block))),
+                &mut quants[b],
+            );
         }
         chunk.scales = f16_scales::<S, { Self::BLOCK_BYTES }, false>(simd, blocks);
     }

@@ -16,18 +16,21 @@ impl Quantised for Iq4Xs {
         const TABLE: [u8; 16] = raised(VALUES, 128);
         let block: &[u8; Self::BLOCK_BYTES] = packed.try_into().expect("one block");
         let (head, bytes) = block.split_first_chunk::<8>().expect("its beginning");
-        for (bytes, quants) in bytes
-            .as_chunks::<16>()
-            .0
-            .iter()
-            .zip(chunk.quants.as_chunks_mut().0)
-        {
-            simd.store_bytes(simd.look_up(&TABLE, simd.nibbles(bytes)), quants);
+        let bytes: &[[u8; 16]; 8] =
+            bytemuck::cast_ref(bytes.first_chunk::<128>().expect("its nibbles"));
+        let quants: &mut [[u8; 32]; 8] = bytemuck::cast_mut(&mut chunk.quants);
+        for g in 0..8 {
+            simd.store_bytes(
+                simd.look_up(&TABLE, simd.nibbles(&bytes[g])),
+                &mut quants[g],
+            );
         }
         let groups = xs_scales(head.last_chunk().expect("six bytes"));
         let scales = &mut chunk.scales;
-        scales.groups = std::array::from_fn(|half| i16::from(groups[half / 2]));
-        scales.mins = scales.groups.map(|scale| 128 * scale);
+        for g in 0..16 {
+            scales.groups[g] = i16::from(groups[g / 2]);
+            scales.mins[g] = 128 * scales.groups[g];
+        }
         scales.scale = simd.f16([head[0], head[1]]);
     }
 }

@@ -18,9 +18,16 @@ impl Quantised for Mxfp4 {
         const TABLE: [u8; 16] = raised(DOUBLES, 12);
         let mut padded = [[0; Self::BLOCK_BYTES]; _];
         let blocks = eight_blocks(packed, &mut padded);
-        for (block, quants) in blocks.iter().zip(chunk.quants.as_chunks_mut().0) {
-            simd.store_bytes(simd.look_up(&TABLE, simd.nibbles(last_16(block))), quants);
+        let quants: &mut [[u8; 32]; 8] = bytemuck::cast_mut(&mut chunk.quants);
+        for b in 0..8 {
+            let block = &blocks[b];
+            simd.store_bytes(
+                simd.look_up(&TABLE, simd.nibbles(last_16(block))),
+                &mut quants[b],
+            );
         }
-        chunk.scales.scales = blocks.each_ref().map(|block| half_scale(block[0]));
+        for b in 0..8 {
+            chunk.scales.scales[b] = half_scale(blocks[b][0]);
+        }
     }
 }

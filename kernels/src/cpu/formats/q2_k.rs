@@ -20,8 +20,9 @@ impl Quantised for Q2K {
             &mut chunk.quants,
         );
         let scales = &mut chunk.scales;
-        for ((scale, min), &group) in scales.groups.iter_mut().zip(&mut scales.mins).zip(groups) {
-            (*scale, *min) = (i16::from(group & 0x0f), i16::from(group >> 4));
+        for g in 0..16 {
+            scales.groups[g] = i16::from(groups[g] & 0x0f);
+            scales.mins[g] = i16::from(groups[g] >> 4);
         }
         scales.scale = simd.f16([block[80], block[81]]);
         scales.min = simd.f16([block[82], block[83]]);

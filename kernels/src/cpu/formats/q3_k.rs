@@ -19,8 +19,11 @@ impl Quantised for Q3K {
         two_bits(simd, quants, &mut chunk.quants);
         add_bits(simd, thirds, 2, &mut chunk.quants);
         let scales = &mut chunk.scales;
-        scales.groups = q3_k_scales(rest.first_chunk().expect("its scales")).map(i16::from);
-        scales.mins = scales.groups.map(|scale| 4 * scale);
+        let groups = q3_k_scales(rest.first_chunk().expect("its scales"));
+        for g in 0..16 {
+            scales.groups[g] = i16::from(groups[g]);
+            scales.mins[g] = 4 * scales.groups[g];
+        }
         scales.scale = simd.f16([block[108], block[109]]);
     }
 }

@@ -15,8 +15,10 @@ impl Quantised for Q4_1 {
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<SmallScales>) {
         let mut padded = [[0; Self::BLOCK_BYTES]; _];
         let blocks = eight_blocks(packed, &mut padded);
-        for (block, quants) in blocks.iter().zip(chunk.quants.as_chunks_mut().0) {
-            simd.store_bytes(simd.nibbles(last_16(block)), quants);
+        let quants: &mut [[u8; 32]; 8] = bytemuck::cast_mut(&mut chunk.quants);
+        for b in 0..8 {
+            let block = &blocks[b];
+            simd.store_bytes(simd.nibbles(last_16(block)), &mut quants[b]);
         }
         chunk.scales = f16_scales::<S, { Self::BLOCK_BYTES }, true>(simd, blocks);
     }

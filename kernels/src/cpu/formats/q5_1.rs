@@ -15,13 +15,15 @@ impl Quantised for Q5_1 {
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<SmallScales>) {
         let mut padded = [[0; Self::BLOCK_BYTES]; _];
         let blocks = eight_blocks(packed, &mut padded);
-        for (block, quants) in blocks.iter().zip(chunk.quants.as_chunks_mut().0) {
+        let quants: &mut [[u8; 32]; 8] = bytemuck::cast_mut(&mut chunk.quants);
+        for b in 0..8 {
+            let block = &blocks[b];
             simd.store_bytes(
                 simd.or(
                     simd.nibbles(last_16(block)),
                     simd.bits([block[4], block[5], block[6], block[7]], 0x10),
                 ),
-                quants,
+                &mut quants[b],
             );
         }
         chunk.scales = f16_scales::<S, { Self::BLOCK_BYTES }, true>(simd, blocks);

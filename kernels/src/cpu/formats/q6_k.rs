@@ -16,29 +16,27 @@ impl Quantised for Q6K {
         let (nibbles, rest) = block.split_first_chunk::<128>().expect("its nibbles");
         let (highs, rest) = rest.split_first_chunk::<64>().expect("its high bits");
         let (groups, _) = rest.split_first_chunk::<16>().expect("its scales");
-        let halves = chunk.quants.as_chunks_mut::<128>().0.iter_mut();
-        let sources = nibbles
-            .as_chunks::<64>()
-            .0
-            .iter()
-            .zip(highs.as_chunks::<32>().0);
-        for (half, (nibbles, highs)) in halves.zip(sources) {
-            let [first, second]: &[[u8; 32]; 2] = bytemuck::cast_ref(nibbles);
-            let (a, b) = (simd.load_bytes(first), simd.load_bytes(second));
-            let high = simd.load_bytes(highs);
-            let quarters = [
-                (simd.field(a, 0, 0x0f, 0), simd.field(high, 0, 0x03, 4)),
-                (simd.field(b, 0, 0x0f, 0), simd.field(high, 0, 0x0c, 2)),
-                (simd.field(a, 4, 0x0f, 0), simd.field(high, 0, 0x30, 0)),
-                (simd.field(b, 4, 0x0f, 0), simd.field(high, 2, 0x30, 0)),
-            ];
-            for (quants, (low, high)) in half.as_chunks_mut().0.iter_mut().zip(quarters) {
-                simd.store_bytes(simd.or(low, high), quants);
-            }
+        let nibbles: &[[u8; 32]; 4] = bytemuck::cast_ref(nibbles);
+        let highs: &[[u8; 32]; 2] = bytemuck::cast_ref(highs);
+        let quants: &mut [[u8; 32]; 8] = bytemuck::cast_mut(&mut chunk.quants);
+        for half in 0..2 {
+            let a = simd.load_bytes(&nibbles[2 * half]);
+            let b = simd.load_bytes(&nibbles[2 * half + 1]);
+            let high = simd.load_bytes(&highs[half]);
+            let first = simd.or(simd.field(a, 0, 0x0f, 0), simd.field(high, 0, 0x03, 4));
+            let second = simd.or(simd.field(b, 0, 0x0f, 0), simd.field(high, 0, 0x0c, 2));
+            let third = simd.or(simd.field(a, 4, 0x0f, 0), simd.field(high, 0, 0x30, 0));
+            let fourth = simd.or(simd.field(b, 4, 0x0f, 0), simd.field(high, 2, 0x30, 0));
+            simd.store_bytes(first, &mut quants[4 * half]);
+            simd.store_bytes(second, &mut quants[4 * half + 1]);
+            simd.store_bytes(third, &mut quants[4 * half + 2]);
+            simd.store_bytes(fourth, &mut quants[4 * half + 3]);
         }
         let scales = &mut chunk.scales;
-        scales.groups = groups.map(|scale| i16::from(scale.cast_signed()));
-        scales.mins = scales.groups.map(|scale| 32 * scale);
+        for g in 0..16 {
+            scales.groups[g] = i16::from(groups[g].cast_signed());
+            scales.mins[g] = 32 * scales.groups[g];
+        }
         scales.scale = simd.f16([block[208], block[209]]);
     }
 }

@@ -122,9 +122,9 @@ impl<Q: Quantised> Direct<'_, '_, Q> {
             for (index, packed) in packed.enumerate() {
                 Q::unpack(simd, packed, &mut chunk);
                 let place = place::<Q>(index);
-                for (chains, x) in chains.iter_mut().zip(&x) {
-                    let x = x_chunk::<Q::Family>(x, index);
-                    Q::Family::multiply(simd, &chunk, x, place, chains);
+                for r in 0..X {
+                    let x = x_chunk::<Q::Family>(&x[r], index);
+                    Q::Family::multiply(simd, &chunk, x, place, &mut chains[r]);
                 }
             }
             for (results, chains) in results.iter_mut().zip(&chains) {
@@ -184,8 +184,9 @@ impl Tile {
                 Q::unpack(simd, packed, &mut chunk);
                 Q::Family::interleave(&chunk.scales, &mut lane);
                 let bytes: &[[u8; 4]; QUADS] = bytemuck::cast_ref(&chunk.quants);
-                for (to, &from) in quads.chunks_exact_mut(S::LANES).zip(bytes) {
-                    to[lane.lane] = from;
+                // Counted loops here and in the formats: chains of iterators are not always inlined into functions as large as these become.
+                for q in 0..QUADS {
+                    quads[q * S::LANES + lane.lane] = bytes[q];
                 }
                 lane.lane += 1;
             }

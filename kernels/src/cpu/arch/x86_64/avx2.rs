@@ -238,9 +238,12 @@ impl Simd for Avx2 {
     ) -> [i32; CHUNK_LEN / 32] {
         let (w, x): (&[[u8; 32]], &[[i8; 32]]) = (w.as_chunks().0, x.as_chunks().0);
         let mut sums = [self.splat_i32(0); 8];
-        for ((sum, w), x) in sums.iter_mut().zip(w).zip(x) {
-            let (w, x) = (self.load_bytes(w), self.load_bytes(bytemuck::cast_ref(x)));
-            *sum = self.dot_bytes::<WIDE>(*sum, w, x, self.ones());
+        for i in 0..8 {
+            let (w, x) = (
+                self.load_bytes(&w[i]),
+                self.load_bytes(bytemuck::cast_ref(&x[i])),
+            );
+            sums[i] = self.dot_bytes::<WIDE>(sums[i], w, x, self.ones());
         }
         let [a, b, c, d, e, f, g, h] = sums;
         let (first, last) = (self.four_sums([a, b, c, d]), self.four_sums([e, f, g, h]));
@@ -355,7 +358,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn f16s(self, numbers: [[u8; 2]; 8]) -> [f32; 8] {
-        let [a, b, c, d, e, f, g, h] = numbers.map(i16::from_le_bytes);
+        let [a, b, c, d, e, f, g, h]: [i16; 8] = bytemuck::cast(numbers);
         let numbers = with_token!(
             self,
             _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))

@@ -236,12 +236,10 @@ impl Simd for Avx512 {
     ) -> [i32; CHUNK_LEN / 32] {
         let (w, x): (&[[u8; 64]], &[[i8; 64]]) = (w.as_chunks().0, x.as_chunks().0);
         let mut sums = [self.splat_i32(0); 4];
-        for ((sum, w), x) in sums.iter_mut().zip(w).zip(x) {
-            let (w, x) = (
-                self.load_in_halves(w),
-                self.load_vector(bytemuck::cast_ref(x)),
-            );
-            *sum = with_token!(self, _mm512_dpbusd_epi32(*sum, w, x));
+        for i in 0..4 {
+            let w = self.load_in_halves(&w[i]);
+            let x = self.load_vector(bytemuck::cast_ref(&x[i]));
+            sums[i] = with_token!(self, _mm512_dpbusd_epi32(sums[i], w, x));
         }
         let [a, b, c, d] = sums;
         // Sums within each quarter, one of each vector: [a, b, c, d] four times, of which two belong to one block.
@@ -291,7 +289,8 @@ impl Simd for Avx512 {
         // SAFETY: the token proves AVX; the reference covers the 32 bytes that are read, and the load has no alignment.
         let scales = unsafe { _mm256_loadu_si256(scales.as_ptr().cast()) };
         let mut sum = self.splat_i32(0);
-        for (i, (w, x)) in w.iter().zip(x).enumerate() {
+        for i in 0..4 {
+            let (w, x) = (&w[i], &x[i]);
             let (w, x) = (
                 self.load_in_halves(w),
                 self.load_vector(bytemuck::cast_ref(x)),

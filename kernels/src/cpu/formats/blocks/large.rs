@@ -47,8 +47,8 @@ impl<const WIDE: bool, const MINS: bool, const GROUP: usize> Family for Large<WI
         let sum = simd.scaled_dots_of_16::<WIDE>(&w.quants, x.quants, &w.scales.groups);
         let x_sums: &[i16; GROUPS] = x.sums.first_chunk().expect("a sum per group");
         let mut mins = 0;
-        for (&min, &sum) in w.scales.mins.iter().zip(x_sums) {
-            mins += i32::from(min) * i32::from(sum);
+        for g in 0..GROUPS {
+            mins += i32::from(w.scales.mins[g]) * i32::from(x_sums[g]);
         }
         let chain = &mut chains[place.index % CHAINS];
         let x_scale = x.scales[0];
@@ -63,11 +63,11 @@ impl<const WIDE: bool, const MINS: bool, const GROUP: usize> Family for Large<WI
     #[inline(always)]
     fn interleave(scales: &LargeScales, tile: &mut TileLane<'_>) {
         let (lanes, lane) = (tile.lanes, tile.lane);
-        for (g, groups) in scales.groups.chunks_exact(GROUP / GROUP_LEN).enumerate() {
-            tile.ints[g * lanes + lane] = i32::from(groups[0]);
+        for g in 0..CHUNK_LEN / GROUP {
+            tile.ints[g * lanes + lane] = i32::from(scales.groups[g * GROUP / GROUP_LEN]);
         }
-        for (p, &pair) in scales.mins.as_chunks::<2>().0.iter().enumerate() {
-            tile.pairs[p * lanes + lane] = pair;
+        for p in 0..GROUPS / 2 {
+            tile.pairs[p * lanes + lane] = [scales.mins[2 * p], scales.mins[2 * p + 1]];
         }
         tile.floats[lane] = scales.scale;
         if MINS {
@@ -85,41 +85,42 @@ impl<const WIDE: bool, const MINS: bool, const GROUP: usize> Family for Large<WI
     ) {
         let quads: &[S::Chunk<[u8; 4]>] = &S::chunks(tile.quads).0[..QUADS];
         let scales = S::chunks(tile.ints).0;
-        let x_quads: [&[[i8; 4]]; X] = std::array::from_fn(|r| x[r].quants.as_chunks().0);
         let mut sums = [simd.splat_i32(0); X];
-        for (g, scale) in scales.iter().enumerate() {
+        for g in 0..CHUNK_LEN / GROUP {
             let mut dots = [simd.splat_i32(0); X];
             for q in g * GROUP / 4..(g + 1) * GROUP / 4 {
                 let w = simd.load_quads(&quads[q]);
-                for (dot, x) in dots.iter_mut().zip(&x_quads) {
-                    *dot = simd.dot_quads::<WIDE>(*dot, w, x[q]);
+                for r in 0..X {
+                    dots[r] = simd.dot_quads::<WIDE>(dots[r], w, x[r].quad(q));
                 }
             }
-            let scale = simd.load_i32(scale);
-            for (sum, dot) in sums.iter_mut().zip(dots) {
-                *sum = simd.add_i32(*sum, simd.mul_i32(dot, scale));
+            let scale = simd.load_i32(&scales[g]);
+            for r in 0..X {
+                sums[r] = simd.add_i32(sums[r], simd.mul_i32(dots[r], scale));
             }
         }
+        let pairs = S::chunks(tile.pairs).0;
         let mut mins = [simd.splat_i32(0); X];
-        for (p, pair) in S::chunks(tile.pairs).0.iter().enumerate() {
-            let pair = simd.load_pairs(pair);
-            for (min, x) in mins.iter_mut().zip(x) {
-                *min = simd.dot_pairs(*min, pair, [x.sums[2 * p], x.sums[2 * p + 1]]);
+        for p in 0..GROUPS / 2 {
+            let pair = simd.load_pairs(&pairs[p]);
+            for r in 0..X {
+                let x_sums = [x[r].sums[2 * p], x[r].sums[2 * p + 1]];
+                mins[r] = simd.dot_pairs(mins[r], pair, x_sums);
             }
         }
         let factors = S::chunks(tile.floats).0;
         let scale = simd.load(&factors[0]);
         let chains = &mut chains[place.index % CHAINS];
-        for (((chain, sum), min), x) in chains.iter_mut().zip(sums).zip(mins).zip(x) {
-            let x_scale = simd.splat(x.scales[0]);
+        for r in 0..X {
+            let x_scale = simd.splat(x[r].scales[0]);
             let scale = simd.mul(scale, x_scale);
             if MINS {
-                *chain = simd.add(*chain, simd.mul(scale, simd.to_f32(sum)));
+                chains[r] = simd.add(chains[r], simd.mul(scale, simd.to_f32(sums[r])));
                 let factor = simd.mul(simd.load(&factors[1]), x_scale);
-                *chain = simd.sub(*chain, simd.mul(factor, simd.to_f32(min)));
+                chains[r] = simd.sub(chains[r], simd.mul(factor, simd.to_f32(mins[r])));
             } else {
-                let product = simd.mul(scale, simd.to_f32(simd.sub_i32(sum, min)));
-                *chain = simd.add(*chain, product);
+                let product = simd.mul(scale, simd.to_f32(simd.sub_i32(sums[r], mins[r])));
+                chains[r] = simd.add(chains[r], product);
             }
         }
     }

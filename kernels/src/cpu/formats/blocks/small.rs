@@ -42,12 +42,19 @@ pub(crate) fn f16_scales<S: Simd, const BYTES: usize, const MINS: bool>(
     simd: S,
     blocks: &[[u8; BYTES]; BLOCKS],
 ) -> SmallScales {
+    let mut numbers = [[0; 2]; BLOCKS];
+    for b in 0..BLOCKS {
+        numbers[b] = [blocks[b][0], blocks[b][1]];
+    }
     let mut scales = SmallScales {
-        scales: simd.f16s(blocks.each_ref().map(|block| [block[0], block[1]])),
+        scales: simd.f16s(numbers),
         mins: [0.0; BLOCKS],
     };
     if MINS {
-        scales.mins = simd.f16s(blocks.each_ref().map(|block| [block[2], block[3]]));
+        for b in 0..BLOCKS {
+            numbers[b] = [blocks[b][2], blocks[b][3]];
+        }
+        scales.mins = simd.f16s(numbers);
     }
     scales
 }
@@ -105,28 +112,27 @@ impl<const WIDE: bool, const MINS: bool> Family for Small<WIDE, MINS> {
         chains: &mut [[S::F32; X]; CHAINS],
     ) {
         let (quads, floats) = (S::chunks(tile.quads).0, S::chunks(tile.floats).0);
-        let x_quads: [&[[i8; 4]]; X] = std::array::from_fn(|r| x[r].quants.as_chunks().0);
-        for (b, chains) in chains.iter_mut().enumerate() {
+        for b in 0..BLOCKS {
             let mut dots = [simd.splat_i32(0); X];
             for q in b * BLOCK_LEN / 4..(b + 1) * BLOCK_LEN / 4 {
                 let w = simd.load_quads(&quads[q]);
-                for (dot, x) in dots.iter_mut().zip(&x_quads) {
-                    *dot = simd.dot_quads::<WIDE>(*dot, w, x[q]);
+                for r in 0..X {
+                    dots[r] = simd.dot_quads::<WIDE>(dots[r], w, x[r].quad(q));
                 }
             }
             let scale = simd.load(&floats[b]);
-            for ((chain, dot), x) in chains.iter_mut().zip(dots).zip(x) {
-                let offset = simd.splat_i32(place.offset * i32::from(x.sums[b]));
-                let scale = simd.mul(scale, simd.splat(x.scales[b]));
-                let product = simd.mul(scale, simd.to_f32(simd.sub_i32(dot, offset)));
-                *chain = simd.add(*chain, product);
+            for r in 0..X {
+                let offset = simd.splat_i32(place.offset * i32::from(x[r].sums[b]));
+                let scale = simd.mul(scale, simd.splat(x[r].scales[b]));
+                let product = simd.mul(scale, simd.to_f32(simd.sub_i32(dots[r], offset)));
+                chains[b][r] = simd.add(chains[b][r], product);
             }
             if MINS {
                 let min = simd.load(&floats[BLOCKS + b]);
-                for (chain, x) in chains.iter_mut().zip(x) {
-                    let scale = simd.mul(min, simd.splat(x.scales[b]));
-                    let product = simd.mul(scale, simd.splat(f32::from(x.sums[b])));
-                    *chain = simd.add(*chain, product);
+                for r in 0..X {
+                    let scale = simd.mul(min, simd.splat(x[r].scales[b]));
+                    let product = simd.mul(scale, simd.splat(f32::from(x[r].sums[b])));
+                    chains[b][r] = simd.add(chains[b][r], product);
                 }
             }
         }
