@@ -100,6 +100,16 @@ async fn compare(
     hearth.prefill(64).await?;
     peer.seconds(&["prefill", "64"])?;
 
+    let (ours, theirs, memory) = measure(&mut hearth, peer, threads).await?;
+    report(id, bytes, threads, peer, [&ours, &theirs], &memory)
+}
+
+/// Both sides in turn, and the memory between.
+async fn measure(
+    hearth: &mut Hearth<'_>,
+    peer: &mut Peer,
+    threads: usize,
+) -> Result<(Rates, Rates, Vec<f64>)> {
     let (mut ours, mut theirs, mut memory) = (Rates::default(), Rates::default(), Vec::new());
     for _ in 0..RUNS {
         ours.prefill.push(hearth.prefill(PREFILL_TOKENS).await?);
@@ -119,6 +129,18 @@ async fn compare(
             .push((STREAMS * DECODE_TOKENS) as f64 / streamed);
         memory.push(bandwidth::gigabytes_per_second(threads));
     }
+    Ok((ours, theirs, memory))
+}
+
+/// Prints medians beside their bars. Returns whether every bar was met.
+fn report(
+    id: &str,
+    bytes: u64,
+    threads: usize,
+    peer: &Peer,
+    [ours, theirs]: [&Rates; 2],
+    memory: &[f64],
+) -> Result<bool> {
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
@@ -158,7 +180,7 @@ async fn compare(
             None,
         )?,
     ];
-    let (one, all, memory) = (median(&ours.decode), median(&ours.streams), median(&memory));
+    let (one, all, memory) = (median(&ours.decode), median(&ours.streams), median(memory));
     let gain = all / one;
     let gained = gain >= STREAMS_BAR;
     writeln!(

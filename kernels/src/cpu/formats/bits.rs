@@ -32,9 +32,10 @@ pub(crate) fn last_16<const BYTES: usize>(block: &[u8; BYTES]) -> &[u8; 16] {
 pub(crate) fn two_bits<S: Simd>(simd: S, packed: &[u8; 64], quants: &mut [u8; CHUNK_LEN]) {
     let packed: &[[u8; 32]; 2] = bytemuck::cast_ref(packed);
     let quants: &mut [[u8; 32]; 8] = bytemuck::cast_mut(quants);
+    let shifts = [0, 2, 4, 6, 0, 2, 4, 6];
     for group in 0..8 {
-        let (bytes, shift) = (simd.load_bytes(&packed[group / 4]), 2 * (group as u32 % 4));
-        simd.store_bytes(simd.field(bytes, shift, 3, 0), &mut quants[group]);
+        let bytes = simd.load_bytes(&packed[group / 4]);
+        simd.store_bytes(simd.field(bytes, shifts[group], 3, 0), &mut quants[group]);
     }
 }
 
@@ -55,8 +56,7 @@ pub(crate) fn four_bits<S: Simd>(simd: S, packed: &[u8; 128], quants: &mut [u8; 
 pub(crate) fn add_bits<S: Simd>(simd: S, packed: &[u8; 32], to: u32, quants: &mut [u8; CHUNK_LEN]) {
     let bytes = simd.load_bytes(packed);
     let quants: &mut [[u8; 32]; 8] = bytemuck::cast_mut(quants);
-    for bit in 0..8 {
-        let quants = &mut quants[bit as usize];
+    for (bit, quants) in (0..8).zip(quants) {
         let added = simd.or(simd.load_bytes(quants), simd.field(bytes, bit, 1, to));
         simd.store_bytes(added, quants);
     }
