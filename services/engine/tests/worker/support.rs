@@ -9,14 +9,14 @@ use engine::{
     LoadStats, ModelStats, OutputOptions, Request, SamplingParams, Stats, Stopping, Timings, Token,
     TokenEvent, TokenLogprob, Usage,
 };
-use kernels::{Device, KvShape, KvType};
+use kernels::{Device, HipOptions, KvShape, KvType};
 
 use crate::model::{File, N_VOCAB};
 use crate::source::Memory;
 
 pub(crate) fn config() -> EngineConfig {
     EngineConfig {
-        device: Device::cpu(NonZeroUsize::MIN).expect("one thread"),
+        device: device(),
         weights_budget_bytes: None,
         kv_budget_bytes: 64 << 20,
         kv_type: KvType::F32,
@@ -30,6 +30,19 @@ pub(crate) fn config() -> EngineConfig {
         event_capacity: 1024,
         slow_client_timeout: Duration::from_secs(600),
     }
+}
+
+/// The processor; with `HEARTH_HIP_LIBRARY` set, as by `just test-hip`, the GPU, whose answers must not depend on the batch either.
+fn device() -> Device {
+    let Some(library) = std::env::var_os("HEARTH_HIP_LIBRARY") else {
+        return Device::cpu(NonZeroUsize::MIN).expect("one thread");
+    };
+    let options = HipOptions {
+        library: Some(library.into()),
+        ordinal: 0,
+        batch_invariant: true,
+    };
+    Device::hip(&options).expect("the library has a GPU")
 }
 
 pub(crate) fn start(config: EngineConfig) -> Engine {
