@@ -1,6 +1,6 @@
 //! Norms besides that of whole rows by their root mean square.
 
-use super::check::Check;
+use super::check::{Check, on_gpu};
 use crate::{Device, OpError, Tensor, reference};
 
 /// Normalises each head of `x` by its root mean square and scales by `weight`, in place.
@@ -14,7 +14,7 @@ pub fn head_norm(x: &mut Tensor, weight: &Tensor, eps: f32) -> Result<(), OpErro
     let device = check.same_device(weight.device(), &[("x", x.device())])?;
     let [rows, cols] = check.two_dims("x", x)?;
     let head_dim = weight.row_len();
-    let vector = check.vector("weight", weight, head_dim)?;
+    check.vector_shape("weight", weight, head_dim)?;
     if head_dim == 0 || !cols.is_multiple_of(head_dim) {
         return Err(OpError::Shape {
             op: check.0,
@@ -23,11 +23,19 @@ pub fn head_norm(x: &mut Tensor, weight: &Tensor, eps: f32) -> Result<(), OpErro
             found: x.shape().to_vec(),
         });
     }
-    let x = check.activations_mut("x", x)?;
     match device {
-        Device::Reference => reference::head_norm(x, vector, eps),
-        Device::Cpu(cpu) => cpu.head_norm(x, vector, eps),
-        Device::Hip(_) => return Err(check.not_on(device)),
+        Device::Reference => {
+            let weight = check.vector("weight", weight, head_dim)?;
+            reference::head_norm(check.activations_mut("x", x)?, weight, eps);
+        }
+        Device::Cpu(cpu) => {
+            let weight = check.vector("weight", weight, head_dim)?;
+            cpu.head_norm(check.activations_mut("x", x)?, weight, eps);
+        }
+        Device::Hip(hip) => {
+            let x = check.resident_mut("x", x)?;
+            hip.head_norm([rows, cols / head_dim, head_dim], x, on_gpu(weight), eps)?;
+        }
     }
     Ok(())
 }
@@ -50,20 +58,31 @@ pub fn layer_norm(
         x.device(),
         &[("weight", weight.device()), ("out", out.device())],
     )?;
-    let [_, cols] = check.two_dims("x", x)?;
-    let weight = check.vector("weight", weight, cols)?;
-    let bias = bias.map(|bias| {
+    let shape = check.two_dims("x", x)?;
+    let [_, cols] = shape;
+    check.vector_shape("weight", weight, cols)?;
+    if let Some(bias) = bias {
         check.same_device(x.device(), &[("bias", bias.device())])?;
-        check.vector("bias", bias, cols)
-    });
-    let bias = bias.transpose()?;
+        check.vector_shape("bias", bias, cols)?;
+    }
     check.shape("out", out, x.shape())?;
+    if let Device::Hip(hip) = x.device() {
+        let (x, out) = (check.resident("x", x)?, check.resident_mut("out", out)?);
+        let weights = (on_gpu(weight), bias.map(on_gpu));
+        return Ok(hip.layer_norm(shape, x, weights, eps, out)?);
+    }
+    let weight = check.vector("weight", weight, cols)?;
+    let bias = bias
+        .map(|bias| check.vector("bias", bias, cols))
+        .transpose()?;
     let activations = check.activations("x", x)?;
+    let device = x.device();
     let out = check.activations_mut("out", out)?;
-    match x.device() {
-        Device::Reference => reference::layer_norm(activations, weight, bias, eps, out),
+    match device {
         Device::Cpu(cpu) => cpu.layer_norm(activations, weight, bias, eps, out),
-        Device::Hip(_) => return Err(check.not_on(x.device())),
+        Device::Reference | Device::Hip(_) => {
+            reference::layer_norm(activations, weight, bias, eps, out);
+        }
     }
     Ok(())
 }

@@ -9,6 +9,11 @@ use crate::{Device, OpError, Tensor, reference};
 /// # Errors
 /// The check on who owns the memory.
 pub fn scale(x: &mut Tensor, factor: f32) -> Result<(), OpError> {
+    if let Device::Hip(hip) = &x.device().clone() {
+        let check = Check("scale");
+        let count = x.n_rows() * x.row_len();
+        return Ok(hip.scale(count, check.resident_mut("x", x)?, factor)?);
+    }
     each("scale", x, |x| {
         for x in x {
             *x *= factor;
@@ -21,6 +26,11 @@ pub fn scale(x: &mut Tensor, factor: f32) -> Result<(), OpError> {
 /// # Errors
 /// The check on who owns the memory.
 pub fn clear(x: &mut Tensor) -> Result<(), OpError> {
+    if let Device::Hip(hip) = &x.device().clone() {
+        let check = Check("clear");
+        let count = x.n_rows() * x.row_len();
+        return Ok(hip.clear(count, check.resident_mut("x", x)?)?);
+    }
     each("clear", x, |x| x.fill(0.0))
 }
 
@@ -29,6 +39,11 @@ pub fn clear(x: &mut Tensor) -> Result<(), OpError> {
 /// # Errors
 /// The check on who owns the memory.
 pub fn soft_cap(x: &mut Tensor, cap: f32) -> Result<(), OpError> {
+    if let Device::Hip(hip) = &x.device().clone() {
+        let check = Check("soft_cap");
+        let count = x.n_rows() * x.row_len();
+        return Ok(hip.soft_cap(count, check.resident_mut("x", x)?, cap)?);
+    }
     each("soft_cap", x, |x| {
         for x in x {
             *x = cap * (*x / cap).tanh();
@@ -47,6 +62,9 @@ pub fn gate_rows(x: &mut Tensor, gate: &Tensor) -> Result<(), OpError> {
     let device = check.same_device(gate.device(), &[("x", x.device())])?;
     let [rows, cols] = check.two_dims("x", x)?;
     check.shape("gate", gate, &[rows, 1])?;
+    if matches!(device, Device::Hip(_)) {
+        return Err(check.not_on(device));
+    }
     let gates = check.activations("gate", gate)?.data;
     let x = check.activations_mut("x", x)?;
     match device {
@@ -71,6 +89,10 @@ pub fn gate_rows(x: &mut Tensor, gate: &Tensor) -> Result<(), OpError> {
 pub fn activate_alone(x: &mut Tensor, activation: Activation) -> Result<(), OpError> {
     let check = Check("activate_alone");
     let device = x.device().clone();
+    if let Device::Hip(hip) = &device {
+        let shape = check.two_dims("x", x)?;
+        return Ok(hip.activate_alone(shape, check.resident_mut("x", x)?, activation)?);
+    }
     let x = check.activations_mut("x", x)?;
     match device {
         Device::Reference => {

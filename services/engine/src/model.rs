@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use gguf::ExtentId;
 use kernels::hip::View;
+use kernels::hip::launch::repack::is_part;
 use kernels::{Device, KvShape, KvType, OpError, RopeTable, Tensor};
 
 use crate::config::ModelConfig;
@@ -141,6 +142,12 @@ impl Model {
     fn tensor(&self, lazy: &LazyTensor) -> Result<Tensor, OpError> {
         if let Device::Hip(hip) = &self.device {
             let view = self.places.get(&lazy.extent).expect(RESIDENT);
+            if !is_part(lazy.tensor_type, &lazy.bytes, view.len()) {
+                return Err(OpError::NotOnDevice {
+                    op: "part of a tensor",
+                    device: self.device.kind(),
+                });
+            }
             let view = view.slice(lazy.bytes.clone())?;
             return Tensor::from_view(hip, lazy.tensor_type, &lazy.shape, view);
         }

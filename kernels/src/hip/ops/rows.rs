@@ -3,7 +3,9 @@
 use super::{Activations, Hip, HipError, View};
 use crate::RowIndex;
 use crate::hip::activations::Form;
-use crate::hip::launch::rowwise::{self, Activate, Add, Function, GatherRows, RmsNorm};
+use crate::hip::launch::rowwise::{
+    self, Activate, Add, Function, GatherRows, HeadNorm, LayerNorm, RmsNorm,
+};
 use crate::ops::Activation;
 
 /// Kernels that look at a whole row write it in any form.
@@ -59,6 +61,93 @@ impl Hip {
             gate: gate.numbers(),
             up: Some(up.numbers()),
             out: out.write_forms(&ANY_FORM),
+            rows,
+            n,
+            function: function(activation),
+        };
+        rowwise::activate(self.stream(), self.kernels(), op)
+    }
+
+    pub(crate) fn head_norm(
+        &self,
+        [rows, n_heads, n]: [usize; 3],
+        x: &mut Activations,
+        weight: &View,
+        eps: f32,
+    ) -> Result<(), HipError> {
+        let op = HeadNorm {
+            x: x.write_numbers(),
+            weight,
+            rows,
+            n_heads,
+            n,
+            eps,
+        };
+        rowwise::head_norm(self.stream(), self.kernels(), op)
+    }
+
+    pub(crate) fn layer_norm(
+        &self,
+        [rows, n]: [usize; 2],
+        x: &Activations,
+        (weight, bias): (&View, Option<&View>),
+        eps: f32,
+        out: &mut Activations,
+    ) -> Result<(), HipError> {
+        let op = LayerNorm {
+            x: x.numbers(),
+            weight,
+            bias,
+            out: out.write_forms(&ANY_FORM),
+            rows,
+            n,
+            eps,
+        };
+        rowwise::layer_norm(self.stream(), self.kernels(), op)
+    }
+
+    pub(crate) fn scale(
+        &self,
+        count: usize,
+        x: &mut Activations,
+        factor: f32,
+    ) -> Result<(), HipError> {
+        let op = Add {
+            x: x.write_numbers(),
+            y: None,
+            rows: 1,
+            y_rows: 1,
+            n: count,
+            scale: factor,
+        };
+        rowwise::add(self.stream(), self.kernels(), op)
+    }
+
+    pub(crate) fn clear(&self, count: usize, x: &mut Activations) -> Result<(), HipError> {
+        let numbers = x.write_numbers().slice(0..count * size_of::<f32>())?;
+        self.stream().fill(&numbers, 0)
+    }
+
+    pub(crate) fn soft_cap(
+        &self,
+        count: usize,
+        x: &mut Activations,
+        cap: f32,
+    ) -> Result<(), HipError> {
+        rowwise::soft_cap(self.stream(), self.kernels(), x.write_numbers(), count, cap)
+    }
+
+    pub(crate) fn activate_alone(
+        &self,
+        [rows, n]: [usize; 2],
+        x: &mut Activations,
+        activation: Activation,
+    ) -> Result<(), HipError> {
+        let numbers = x.numbers().clone();
+        let op = Activate {
+            gate: &numbers,
+            up: None,
+            out: x.write_forms(&ANY_FORM),
             rows,
             n,
             function: function(activation),
