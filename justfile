@@ -75,6 +75,10 @@ bench-fairness:
     cargo build --release --locked -p e2e --bin bench-fairness
     target/release/bench-fairness
 
+# Each operation on the processor, beside what the machine can do at most; every answer is held against the reference first.
+bench-kernels *args:
+    cargo bench --locked -p kernels --bench ops -- {{ args }}
+
 # Prefill, decode and eight streams beside llama.cpp on a 1B-shaped file of each kind, against their bars.
 bench-peer *files: _peer
     cargo build --release --locked -p e2e --bins
