@@ -13,7 +13,7 @@ _default:
     @just --list --unsorted
 
 # Everything that must hold on a machine without a GPU.
-check: lint test test-hip oracle test-root test-clients demo-model fuzz
+check: lint test test-hip check-images oracle test-root test-clients demo-model fuzz
 
 # Format, clippy, the contract, licences and bans.
 lint: _buf _deny
@@ -52,6 +52,14 @@ fuzz seconds="20":
 # Coverage of our own Rust by lines, children of tests included. `test` and `oracle` run in it once more; LLVM 22 reads what rustc 1.95 counts.
 coverage: _llvm-cov _needs-oracle
     LLVM_COV={{ llvm_cov }} LLVM_PROFDATA={{ llvm_profdata }} cargo llvm-cov --workspace --locked --summary-only --fail-under-lines 80
+
+# The kernels' machine code for every GPU target: dot products, matrix instructions, no spilled registers. Needs clang 19 and LLVM's tools.
+check-images:
+    kernels/hip/check-images.sh
+
+# Every kernel on this machine's GPU, through the HIP library given or found: bytes and operations per second. Answers are checked first.
+bench-kernels *library:
+    cargo run --release --locked -p kernels --example bench-kernels -- {{ library }}
 
 # Clients in other languages that know only reflection.
 test-clients: _buf _venv

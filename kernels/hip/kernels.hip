@@ -5,6 +5,7 @@
 #include "experts.hip"
 #include "matmul.hip"
 #include "matvec.hip"
+#include "planted.hip"
 #include "repack.hip"
 #include "rope.hip"
 #include "rowwise.hip"

@@ -160,9 +160,7 @@ KERNEL(add, Add, FLAT_THREADS, 1) {
     const u64 first = (static_cast<u64>(block_x()) * FLAT_THREADS + thread_index()) * 4;
     float* x = at_mut<float>(args.x);
     const float* y = at<float>(args.y);
-#pragma unroll
-    for (u64 i = first; i < first + 4; ++i) {
-        if (i >= args.count) break;
+    for (u64 i = first; i < smaller(first + 4, args.count); ++i) {
         const float sum = args.y == 0 ? 0.0f : y[args.y_rows == 1 ? i % args.n : i];
         x[i] = x[i] * args.scale + sum;
     }

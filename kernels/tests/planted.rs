@@ -8,27 +8,72 @@
 #[allow(dead_code, reason = "shared with the tests of what works")]
 mod support;
 
+use std::error::Error;
 use std::process::{Command, ExitCode};
 
-use kernels::hip::{Args, Grid, HipError, Module, image_for};
+use kernels::hip::{Args, Grid, Module, image_for};
 
-use support::{gpu, memory, stream};
+use support::{downloaded, gpu, memory, stream};
 
 /// A fault: its name, what commits it, and what must be said about it, without and with the address sanitizer.
 struct Fault {
     name: &'static str,
-    commit: fn() -> Result<(), HipError>,
+    commit: fn() -> Result<(), Box<dyn Error>>,
     said: &'static str,
     said_by_sanitizer: &'static str,
 }
 
-const FAULTS: [Fault; 1] = [Fault {
-    name: "overrun",
-    commit: overrun,
-    said: "kernel add with blocks [1, 1, 1] of [256, 1, 1] threads wrote behind the 1024 bytes",
-    // On a fiber's stack the report of some versions of the sanitizer ends after its first word.
-    said_by_sanitizer: "AddressSanitizer",
-}];
+const FAULTS: [Fault; 4] = [
+    Fault {
+        name: "overrun",
+        commit: overrun,
+        said: "kernel add with blocks [1, 1, 1] of [256, 1, 1] threads wrote behind the 1024 bytes",
+        // On a fiber's stack the report of some versions of the sanitizer ends after its first word.
+        said_by_sanitizer: "AddressSanitizer",
+    },
+    Fault {
+        name: "missing barrier",
+        commit: || planted("planted_missing_barrier"),
+        said: "wrong numbers",
+        said_by_sanitizer: "wrong numbers",
+    },
+    Fault {
+        name: "divergent barrier",
+        commit: || planted("planted_divergent_barrier"),
+        said: "kernel emulation: divergent barrier: thread 0 waits",
+        said_by_sanitizer: "kernel emulation: divergent barrier: thread 0 waits",
+    },
+    Fault {
+        name: "shared overrun",
+        commit: || planted("planted_shared_overrun"),
+        said: "kernel emulation: shared memory was written past its end",
+        said_by_sanitizer: "AddressSanitizer",
+    },
+];
+
+/// Runs a kernel of `kernels/hip/planted.hip`, in which each thread tells the number of the next.
+fn planted(name: &str) -> Result<(), Box<dyn Error>> {
+    let image = image_for(gpu().architecture()).expect("this build has an image for the device");
+    // SAFETY: this build's own kernels.
+    let module = unsafe { Module::load(&gpu(), image) }?;
+    let (stream, out) = (stream(), memory(64 * 4));
+    let grid = Grid {
+        blocks: [1, 1, 1],
+        threads: [64, 1, 1],
+        shared_bytes: 0,
+    };
+    let function = module.function(name)?;
+    // SAFETY: the kernel takes one address, of 64 numbers. What else it breaks is the emulation's to notice.
+    unsafe { stream.launch(&function, grid, Args::new().view(&out)) }?;
+    stream.synchronize()?;
+    let numbers: Vec<u32> = downloaded(&stream, &out);
+    let expected: Vec<u32> = (0..64).map(|thread| (thread + 1) % 64).collect();
+    if numbers == expected {
+        Ok(())
+    } else {
+        Err(format!("wrong numbers: {numbers:?}").into())
+    }
+}
 
 /// As `add` takes them: `kernels/hip/rowwise.hip`.
 #[derive(Clone, Copy, bytemuck::NoUninit)]
@@ -44,7 +89,7 @@ struct AddArgs {
 }
 
 /// Doubles 257 numbers where there are 256.
-fn overrun() -> Result<(), HipError> {
+fn overrun() -> Result<(), Box<dyn Error>> {
     let image = image_for(gpu().architecture()).expect("this build has an image for the device");
     // SAFETY: this build's own kernels.
     let module = unsafe { Module::load(&gpu(), image) }?;
@@ -66,7 +111,8 @@ fn overrun() -> Result<(), HipError> {
     let add = module.function("add")?;
     // SAFETY: it is not. What it breaks is memory of the stand-in, which notices.
     unsafe { stream.launch(&add, grid, Args::new().value(args).holding(&view)) }?;
-    stream.synchronize()
+    stream.synchronize()?;
+    Ok(())
 }
 
 fn main() -> ExitCode {
@@ -79,6 +125,10 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         };
+    }
+    if let Err(error) = planted("planted_nothing") {
+        println!("the kernel without a fault fails: {error}");
+        return ExitCode::FAILURE;
     }
     let missed = FAULTS.iter().filter(|fault| !is_caught(fault)).count();
     println!(
