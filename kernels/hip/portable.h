@@ -48,9 +48,15 @@ constexpr u32 WARP = 32;
 #define DEVICE static inline __attribute__((device, always_inline))
 #define DEVICE_MEMBER inline __attribute__((device, always_inline))
 
-// Defines a kernel. `threads` is the number of threads of its blocks: a launch never asks for more. `blocks` is how many blocks should share a multiprocessor: registers are rationed for it.
+// Defines a kernel. `threads` is the number of threads of its blocks: a launch never asks for more. `blocks` is how many blocks should share a multiprocessor: registers are rationed for it. AMD's
+// compiler rations by itself.
+#if ON_AMD
+#define KERNEL(name, Args, threads, blocks)                                                                            \
+    extern "C" __attribute__((global)) __attribute__((amdgpu_flat_work_group_size(1, threads))) void name(const Args args)
+#else
 #define KERNEL(name, Args, threads, blocks)                                                                            \
     extern "C" __attribute__((global)) __attribute__((launch_bounds(threads, blocks))) void name(const Args args)
+#endif
 
 // Block memory of a type, known when the kernel is compiled; what it holds at first is undefined.
 #define SHARED(name, ...)                                                                                              \
