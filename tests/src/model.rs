@@ -234,6 +234,16 @@ impl Llama {
     /// # Errors
     /// Those of the file system.
     pub fn write(&self, path: &Path) -> io::Result<u64> {
+        let (file, tensor_bytes) = self.write_to_cache(path)?;
+        file.sync_all()?;
+        Ok(tensor_bytes)
+    }
+
+    /// Writes the file and leaves it to the system when that reaches the storage device: gigabytes take seconds. Returns the file and the bytes of all tensors.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write_to_cache(&self, path: &Path) -> io::Result<(File, u64)> {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
@@ -254,10 +264,8 @@ impl Llama {
             position = tensor.offset_bytes + tensor.len_bytes;
         }
         pad(&mut file, layout.file_len - position)?;
-        file.into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .sync_all()?;
-        Ok(layout.directory.tensor_bytes())
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        Ok((file, layout.directory.tensor_bytes()))
     }
 
     /// Writes the header and leaves the rest a hole: a file of any size that takes no room.

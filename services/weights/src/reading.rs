@@ -134,6 +134,34 @@ impl Reading<'_> {
         Ok(tally.storage)
     }
 
+    /// Copies bytes from `offset_bytes` of the range on into all of `buf`.
+    pub(crate) fn copy_out(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<(), FetchError> {
+        let len_bytes = self.bytes.end - self.bytes.start;
+        let end = offset_bytes.checked_add(to_bytes(buf.len()));
+        assert!(
+            end.is_some_and(|end| end <= len_bytes),
+            "an extent's bytes are read from inside it"
+        );
+        let split = self.split;
+        let mut done = 0;
+        while done < buf.len() {
+            let at = self.bytes.start + offset_bytes + to_bytes(done);
+            match self.file.file.read_at(&mut buf[done..], at) {
+                Ok(0) => {
+                    return Err(FetchError::Truncated {
+                        split,
+                        need_bytes: self.bytes.end,
+                        file_bytes: at,
+                    });
+                }
+                Ok(len) => done += len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(FetchError::Io { split, source }),
+            }
+        }
+        Ok(())
+    }
+
     /// The range, cut where the file's offsets are multiples of [`PIECE_BYTES`], so that no page is in two pieces.
     fn pieces(&self) -> impl Iterator<Item = Range<u64>> + use<> {
         let Range { mut start, end } = self.bytes;

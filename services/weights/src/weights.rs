@@ -11,6 +11,7 @@ use std::sync::Arc;
 use gguf::{Directory, ExtentId};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
+use crate::accounting::Meter;
 use crate::error::{FetchError, OpenError, ResidencyError};
 use crate::fetched::Fetched;
 use crate::filesystem::FilesystemKind;
@@ -150,6 +151,52 @@ impl Weights {
             self_read: true,
             ..fetched
         })
+    }
+
+    /// Brings an extent into the page cache and leaves our page tables without it; blocks. For those who copy it out with [`Weights::read_into`].
+    ///
+    /// As with [`Weights::fetch`] the daemon is asked first: of what is cached it only looks at the kernel's count. If it does not answer, this process reads for itself.
+    ///
+    /// # Errors
+    /// [`FetchError`]; it can be tried again.
+    pub fn warm(&self, extent: ExtentId) -> Result<Fetched, FetchError> {
+        let reading = self.reading(extent)?;
+        reading.check()?;
+        let len_bytes = reading.bytes.end - reading.bytes.start;
+        if let Some(fetched) = self
+            .lease
+            .as_ref()
+            .and_then(|lease| lease.ask(extent, len_bytes))
+        {
+            return Ok(fetched);
+        }
+        Ok(Fetched {
+            self_read: true,
+            ..self.read_extent(extent, &mut |_| ControlFlow::Continue(()))?
+        })
+    }
+
+    /// Copies bytes of an extent, from `offset_bytes` on, into all of `buf`; returns the bytes that came from storage for it, as far as `meter` knows. What is in the page cache costs one copy.
+    ///
+    /// `meter`: made by the calling thread.
+    ///
+    /// # Errors
+    /// [`FetchError`], as for a file that shrank or changed, before or while it was read. What `buf` holds is worthless then.
+    ///
+    /// # Panics
+    /// If the extent has no such bytes.
+    pub fn read_into(
+        &self,
+        extent: ExtentId,
+        offset_bytes: u64,
+        buf: &mut [u8],
+        meter: &mut Meter,
+    ) -> Result<u64, FetchError> {
+        let reading = self.reading(extent)?;
+        reading.check()?;
+        reading.copy_out(offset_bytes, buf)?;
+        reading.check()?;
+        Ok(meter.lap().known_bytes())
     }
 
     /// The bytes of an extent. Touching them before [`Weights::fetch`] faults page by page.

@@ -16,6 +16,7 @@ use common::{
     open_cold, was_cold, was_warm,
 };
 use gguf::ExtentId;
+use weights::accounting::Meter;
 use weights::source::Source;
 use weights::{FetchError, Piece, Weights};
 
@@ -266,4 +267,57 @@ fn reads_go_through_a_source_that_was_put_before_the_files() {
             .total_bytes(),
         100_000
     );
+}
+
+#[test]
+fn what_was_warmed_is_copied_out_and_never_mapped() {
+    let (_dir, path) = model();
+    let weights = open_cold(&path);
+    let mut meter = Meter::start();
+    let mut copies = Vec::new();
+    for extent in extents(&weights) {
+        let len = len_bytes(&weights, extent);
+        let cold = weights.warm(extent).unwrap();
+        assert!(was_cold(cold, len) && cold.self_read, "{cold:?} of {len}");
+        assert!(was_warm(weights.warm(extent).unwrap(), len));
+        meter.lap();
+        let mut bytes = vec![0; len as usize];
+        let (head, tail) = bytes.split_at_mut(len as usize / 3);
+        let read = weights.read_into(extent, 0, head, &mut meter).unwrap();
+        assert_eq!(read, 0, "all of it was in the page cache");
+        weights
+            .read_into(extent, head.len() as u64, tail, &mut meter)
+            .unwrap();
+        copies.push((extent, bytes));
+    }
+    assert_eq!(mapped_rss(&weights, 0), 0);
+    for (extent, bytes) in copies {
+        assert_eq!(bytes, weights.view(extent).as_ref());
+    }
+}
+
+#[test]
+fn copying_out_of_a_cold_extent_counts_what_storage_gave() {
+    let (_dir, path) = model();
+    let weights = open_cold(&path);
+    let mut meter = Meter::start();
+    let mut page = vec![0; 64 << 10];
+    let cold = weights
+        .read_into(ExtentId(0), 4096, &mut page, &mut meter)
+        .unwrap();
+    assert!(at_least(cold, 64 << 10), "{cold} bytes");
+}
+
+#[test]
+fn copying_out_of_a_file_that_shrank_is_an_error() {
+    let (_dir, path) = model();
+    let weights = open_cold(&path);
+    let last = *extents(&weights).last().unwrap();
+    let len = len_bytes(&weights, last);
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let end = weights.directory().extent(last).range().end;
+    file.set_len(end - 1).unwrap();
+    let mut bytes = vec![0; len as usize];
+    let error = weights.read_into(last, 0, &mut bytes, &mut Meter::start());
+    assert!(matches!(error, Err(FetchError::Truncated { .. })));
 }
