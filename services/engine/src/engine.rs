@@ -23,6 +23,7 @@ use crate::scheduler::SequenceId;
 use crate::source::WeightSource;
 use crate::stats::Stats;
 use crate::stream::EventStream;
+use crate::upload::{self, Room};
 use crate::worker::{Lines, Worker};
 use crate::{AttachError, EngineError, LoadStats, Request, StartError, SubmitError};
 
@@ -33,6 +34,8 @@ pub struct EngineConfig {
     pub device: Device,
     /// Bytes of weights that may be resident at once; `None` for no bound.
     pub weights_budget_bytes: Option<u64>,
+    /// Another process uses the device's memory now, and will have ended when this engine begins to work: what is free counts for nothing.
+    pub parked: bool,
     /// Bytes of KV blocks that may be in use at once, over all models.
     pub kv_budget_bytes: u64,
     /// How keys and values are kept.
@@ -135,6 +138,12 @@ impl Engine {
     /// [`StartError`].
     pub fn start(config: EngineConfig) -> Result<Engine, StartError> {
         config.validate()?;
+        let weights_budget_bytes = upload::budget_bytes(&config)?;
+        let config = EngineConfig {
+            weights_budget_bytes,
+            ..config
+        };
+        let room = Room::new(&config.device, weights_budget_bytes).map_err(StartError::Thread)?;
         let (commands, queue) = std::sync::mpsc::channel();
         let (stats_in, stats) = watch::channel(Stats::default());
         let (published_in, published) = watch::channel(Published::default());
@@ -147,7 +156,7 @@ impl Engine {
         let worker_config = config.clone();
         let thread = std::thread::Builder::new().name("engine".to_owned());
         let thread = thread
-            .spawn(move || Worker::new(worker_config, lines).run())
+            .spawn(move || Worker::new(worker_config, room, lines).run())
             .map_err(StartError::Thread)?;
         let shared = Shared {
             config,

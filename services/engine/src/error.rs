@@ -195,6 +195,17 @@ pub enum StartError {
         /// What it must be.
         reason: &'static str,
     },
+    /// The device does not have the memory that the budgets ask for.
+    #[error("the budgets need {need_bytes} bytes of device memory, {free_bytes} are free: {} short", need_bytes - free_bytes)]
+    DeviceMemory {
+        /// What weights, KV cache and working memory take.
+        need_bytes: u64,
+        /// What is free now.
+        free_bytes: u64,
+    },
+    /// The device failed.
+    #[error("the device failed")]
+    Device(#[from] kernels::hip::HipError),
     /// The worker's thread could not be made.
     #[error("the worker thread could not be started")]
     Thread(#[source] std::io::Error),

@@ -3,18 +3,19 @@
 //! # Why each model has its own
 //! A fetch blocks for as long as the storage takes. Threads that stand in the reads of a slow model must not be missing to another one.
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use gguf::ExtentId;
+use gguf::{ExtentId, TensorType};
 use kernels::hip::View;
 use weights::Fetched;
 
 use crate::source::{SourceError, WeightSource};
-use crate::upload::{self, Room, Uploader};
+use crate::upload::{self, Job, Room};
 
 /// The end of one fetch.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub(crate) struct FetchPool {
 
 /// Why a fetch was not even begun.
 #[derive(Debug, thiserror::Error)]
-enum NotFetched {
+pub(crate) enum NotFetched {
     #[error("the model is being let go")]
     Stopped,
     #[error("the fetch panicked")]
@@ -60,10 +61,13 @@ impl FetchPool {
         for index in 0..n_threads {
             let (source, queue, done) = (Arc::clone(source), Arc::clone(&queue), done.clone());
             let stopped = Arc::clone(&stopped);
-            let uploader = room.map(|room| room.uploader(&types));
-            let mut fetcher = Fetcher { source, uploader };
+            let fetcher = Fetcher {
+                source,
+                room: room.map(|room| (room.clone(), Arc::clone(&types))),
+                stopped,
+            };
             let thread = std::thread::Builder::new().name(format!("fetch-{index}"));
-            threads.push(thread.spawn(move || work(&mut fetcher, &queue, &stopped, &done))?);
+            threads.push(thread.spawn(move || work(&fetcher, &queue, &done))?);
         }
         Ok(FetchPool {
             jobs,
@@ -94,25 +98,82 @@ impl FetchPool {
 /// What one thread does its fetches with.
 struct Fetcher {
     source: Arc<dyn WeightSource>,
-    uploader: Option<Uploader>,
+    /// Where extents are brought on a GPU, and their types.
+    room: Option<(Room, Arc<HashMap<ExtentId, TensorType>>)>,
+    stopped: Arc<AtomicBool>,
 }
 
 impl Fetcher {
-    fn fetch(&mut self, extent: ExtentId) -> Result<(Fetched, Option<View>), SourceError> {
-        let fetched = self.source.fetch(extent)?;
-        let Some(uploader) = &mut self.uploader else {
-            return Ok((fetched, None));
+    /// Fetches an extent; on a GPU that ends when it has arrived there, which this does not wait for.
+    fn fetch(
+        &self,
+        extent: ExtentId,
+        done: impl FnOnce(Result<(Fetched, Option<View>), SourceError>) + Send + 'static,
+    ) {
+        if self.stopped.load(Ordering::Relaxed) {
+            return done(Err(SourceError::Failed(Arc::new(NotFetched::Stopped))));
+        }
+        // A panic in here must not become a wait without end over there.
+        let caught = catch_unwind(AssertUnwindSafe(|| self.begin(extent)));
+        match caught.unwrap_or_else(|_| Err(SourceError::Failed(Arc::new(NotFetched::Panicked)))) {
+            Err(error) => done(Err(error)),
+            Ok(Begun::Here(fetched)) => {
+                if self.stopped.load(Ordering::Relaxed) {
+                    // Nobody will use what was just brought in.
+                    self.source.evict(extent);
+                }
+                done(Ok((fetched, None)));
+            }
+            Ok(Begun::OnItsWay {
+                room,
+                types,
+                view,
+                fetched,
+            }) => room.bring(Job {
+                source: Arc::clone(&self.source),
+                extent,
+                tensor_type: types[&extent],
+                view,
+                fetched,
+                stopped: Arc::clone(&self.stopped),
+                done: Box::new(|result| done(result.map(|(fetched, view)| (fetched, Some(view))))),
+            }),
+        }
+    }
+
+    fn begin(&self, extent: ExtentId) -> Result<Begun<'_>, SourceError> {
+        let Some((room, types)) = &self.room else {
+            return Ok(Begun::Here(self.source.fetch(extent)?));
         };
-        let view = uploader.upload(&self.source, extent)?;
-        Ok((fetched, Some(view)))
+        let fetched = self.source.warm(extent)?;
+        let len_bytes = self.source.directory().extent(extent).len_bytes;
+        let view = room.range(usize::try_from(len_bytes).unwrap_or(usize::MAX))?;
+        Ok(Begun::OnItsWay {
+            room,
+            types,
+            view,
+            fetched,
+        })
     }
 }
 
+/// How far a fetch thread takes an extent.
+enum Begun<'a> {
+    /// It is where it is used.
+    Here(Fetched),
+    /// It is in the page cache and has a place on the device.
+    OnItsWay {
+        room: &'a Room,
+        types: &'a HashMap<ExtentId, TensorType>,
+        view: View,
+        fetched: Fetched,
+    },
+}
+
 fn work(
-    fetcher: &mut Fetcher,
+    fetcher: &Fetcher,
     queue: &Mutex<mpsc::Receiver<ExtentId>>,
-    stopped: &AtomicBool,
-    done: &impl Fn(FetchDone),
+    done: &(impl Fn(FetchDone) + Clone + Send + 'static),
 ) {
     loop {
         // Whoever holds the lock waits for the next job; the others wait for the lock. Nothing panics while it is held.
@@ -120,27 +181,18 @@ fn work(
         let Ok(extent) = job else {
             return;
         };
-        let started = Instant::now();
-        let outcome = if stopped.load(Ordering::Relaxed) {
-            Err(SourceError::Failed(Arc::new(NotFetched::Stopped)))
-        } else {
-            // A panic in here must not become a wait without end over there.
-            let caught = catch_unwind(AssertUnwindSafe(|| fetcher.fetch(extent)));
-            caught.unwrap_or_else(|_| Err(SourceError::Failed(Arc::new(NotFetched::Panicked))))
-        };
-        if outcome.is_ok() && stopped.load(Ordering::Relaxed) {
-            // Nobody will use what was just brought in.
-            fetcher.source.evict(extent);
-        }
-        let (result, view) = match outcome {
-            Ok((fetched, view)) => (Ok(fetched), view),
-            Err(error) => (Err(error), None),
-        };
-        done(FetchDone {
-            extent,
-            result,
-            view,
-            took: started.elapsed(),
+        let (begun, done) = (Instant::now(), done.clone());
+        fetcher.fetch(extent, move |outcome| {
+            let (result, view) = match outcome {
+                Ok((fetched, view)) => (Ok(fetched), view),
+                Err(error) => (Err(error), None),
+            };
+            done(FetchDone {
+                extent,
+                result,
+                view,
+                took: begun.elapsed(),
+            });
         });
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use gguf::{Directory, ExtentId};
+use weights::accounting::Meter;
 use weights::{FetchError, Fetched, Weights};
 
 use crate::error::Cause;
@@ -20,6 +21,30 @@ pub trait WeightSource: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`SourceError`]; the fetch can be tried again.
     fn fetch(&self, extent: ExtentId) -> Result<Fetched, SourceError>;
+
+    /// Brings an extent near, so that [`read_into`](WeightSource::read_into) need not wait for storage; nobody will read its view. Blocks; called on fetch threads.
+    /// # Errors
+    /// [`SourceError`]; it can be tried again.
+    fn warm(&self, extent: ExtentId) -> Result<Fetched, SourceError> {
+        self.fetch(extent)
+    }
+
+    /// Copies bytes of an extent, from `offset_bytes` on, into all of `buf`; returns the bytes that came from storage for it, as far as `meter` (of the calling thread) knows. By default out of
+    /// the view.
+    /// # Errors
+    /// [`SourceError`]; what `buf` holds is worthless then.
+    fn read_into(
+        self: Arc<Self>,
+        extent: ExtentId,
+        offset_bytes: u64,
+        buf: &mut [u8],
+        _meter: &mut Meter,
+    ) -> Result<u64, SourceError> {
+        let bytes = self.view(extent);
+        let start = usize::try_from(offset_bytes).expect("an offset in bytes that lie in memory");
+        buf.copy_from_slice(&(*bytes).as_ref()[start..][..buf.len()]);
+        Ok(0)
+    }
 
     /// The bytes of an extent. Costs nothing and reads nothing; the bytes keep their source alive.
     fn view(self: Arc<Self>, extent: ExtentId) -> Bytes;
@@ -60,6 +85,20 @@ impl WeightSource for Weights {
 
     fn fetch(&self, extent: ExtentId) -> Result<Fetched, SourceError> {
         Ok(Weights::fetch(self, extent)?)
+    }
+
+    fn warm(&self, extent: ExtentId) -> Result<Fetched, SourceError> {
+        Ok(Weights::warm(self, extent)?)
+    }
+
+    fn read_into(
+        self: Arc<Self>,
+        extent: ExtentId,
+        offset_bytes: u64,
+        buf: &mut [u8],
+        meter: &mut Meter,
+    ) -> Result<u64, SourceError> {
+        Ok(Weights::read_into(&self, extent, offset_bytes, buf, meter)?)
     }
 
     fn view(self: Arc<Self>, extent: ExtentId) -> Bytes {

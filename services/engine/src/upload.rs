@@ -1,32 +1,54 @@
 //! From a source's bytes to a GPU's memory.
+//!
+//! # Two stages
+//! A model's own fetch threads bring an extent into the page cache, for as long as the storage takes. Then threads that all models share copy it into pinned slots and send it on its way, in parts of
+//! which several threads take one each: the largest extent of a model is a tenth of it, and one thread alone has an eighth of the link. So a slow model holds up nobody else, and the slots are
+//! pinned once.
+//!
+//! A thread does not wait for what it has sent. It goes on with the next part and reports an extent once the device has passed an event behind it; behind the last part of an extent the device
+//! brings it into the layout that the kernels read.
+
+mod job;
+mod threads;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use gguf::{Directory, ExtentId, TensorType};
 use kernels::Device;
-use kernels::hip::launch::repack::repack;
-use kernels::hip::{Arena, Hip, HipError, Ring, RingWorker, View};
+use kernels::hip::{Arena, Hip, HipError, Ring, View};
 
-use crate::source::{SourceError, WeightSource};
+pub(crate) use job::Job;
+use job::Part;
 
-/// Device memory is taken in chunks of so many bytes.
+use crate::source::SourceError;
+use crate::{EngineConfig, StartError};
+
+/// Device memory is taken in chunks of so many bytes, or all at once where the budget is not much more.
 const CHUNK_BYTES: usize = 256 << 20;
 
-/// Room for weights in a GPU's memory, for all models.
+/// A part of an extent: what one thread copies. A multiple of a slot.
+const PART_BYTES: usize = 16 << 20;
+
+/// What a part of the budget is added for alignment and for holes between extents of different lengths.
+const SLACK_SHARE: usize = 16;
+
+/// What part of the device's memory activations, logits and the driver's own structures are left.
+const WORKING_SHARE: u64 = 16;
+
+/// How long a fetch thread waits before it looks again whether there is room.
+const NO_ROOM_WAIT: Duration = Duration::from_millis(1);
+
+/// Room for weights in a GPU's memory, and the threads that fill it, for all models. Clones are the same room.
 #[derive(Clone, Debug)]
 pub(crate) struct Room {
     hip: Arc<Hip>,
     arena: Arena,
-}
-
-/// One fetch thread's way there.
-#[derive(Debug)]
-pub(crate) struct Uploader {
-    room: Room,
-    /// Made on the thread that uses it, when it is first used.
-    ring: Option<RingWorker>,
-    types: Arc<HashMap<ExtentId, TensorType>>,
+    parts: mpsc::Sender<Part>,
+    /// Extents that have a range and are not there yet.
+    under_way: Arc<AtomicUsize>,
 }
 
 /// There was no room for an extent.
@@ -39,42 +61,100 @@ struct NoRoom {
 }
 
 impl Room {
-    /// Room for at most `limit_bytes`; `None` on a device that uses weights where the source has them.
-    pub(crate) fn new(device: &Device, limit_bytes: Option<u64>) -> Option<Room> {
+    /// Room for at most `budget_bytes` and what lies between them; `None` on a device that uses weights where the source has them. The threads begin to pin their slots.
+    ///
+    /// # Errors
+    /// Where threads cannot be started.
+    pub(crate) fn new(device: &Device, budget_bytes: Option<u64>) -> std::io::Result<Option<Room>> {
         let Device::Hip(hip) = device else {
-            return None;
+            return Ok(None);
         };
-        let limit = limit_bytes.and_then(|bytes| usize::try_from(bytes).ok());
-        let limit = limit.unwrap_or(usize::MAX);
-        Some(Room {
-            arena: Arena::new(hip.gpu(), limit, CHUNK_BYTES),
+        let budget = budget_bytes.and_then(|bytes| usize::try_from(bytes).ok());
+        let limit = budget.map_or(usize::MAX, |budget| {
+            budget.saturating_add(budget / SLACK_SHARE + (1 << 20))
+        });
+        let chunk = if limit < 4 * CHUNK_BYTES {
+            limit
+        } else {
+            CHUNK_BYTES
+        };
+        let (parts, queue) = mpsc::channel();
+        let queue = Arc::new(Mutex::new(queue));
+        for index in 0..Ring::USUAL.workers.get() {
+            threads::start(index, hip, &queue)?;
+        }
+        Ok(Some(Room {
+            arena: Arena::new(hip.gpu(), limit, chunk),
             hip: hip.clone(),
-        })
+            parts,
+            under_way: Arc::default(),
+        }))
     }
 
-    /// A range for one extent. What was let go may still be in use by kernels that run: they are waited for before there is no room.
-    fn range(&self, len_bytes: usize) -> Result<View, SourceError> {
-        if let Some(view) = self.arena.view(len_bytes).map_err(failed)? {
-            return Ok(view);
+    /// A range for one extent, which counts as under way from here on.
+    ///
+    /// What was let go may still be in use by kernels that run, or by copies: they are waited for before there is no room.
+    pub(crate) fn range(&self, len_bytes: usize) -> Result<View, SourceError> {
+        loop {
+            // Looked at before the arena is asked: what ends in between makes room that the next round finds.
+            let others = self.under_way.load(Ordering::Acquire);
+            if let Some(view) = self.arena.view(len_bytes)? {
+                self.under_way.fetch_add(1, Ordering::AcqRel);
+                return Ok(view);
+            }
+            self.hip.stream().synchronize()?;
+            if let Some(view) = self.arena.view(len_bytes)? {
+                self.under_way.fetch_add(1, Ordering::AcqRel);
+                return Ok(view);
+            }
+            if others == 0 {
+                return Err(SourceError::Failed(Arc::new(NoRoom {
+                    len_bytes,
+                    lent_bytes: self.arena.lent_bytes(),
+                    limit_bytes: self.arena.limit_bytes(),
+                })));
+            }
+            std::thread::sleep(NO_ROOM_WAIT);
         }
-        self.hip.stream().synchronize().map_err(failed)?;
-        let view = self.arena.view(len_bytes).map_err(failed)?;
-        view.ok_or_else(|| {
-            SourceError::Failed(Arc::new(NoRoom {
-                len_bytes,
-                lent_bytes: self.arena.lent_bytes(),
-                limit_bytes: self.arena.limit_bytes(),
-            }))
-        })
     }
 
-    pub(crate) fn uploader(&self, types: &Arc<HashMap<ExtentId, TensorType>>) -> Uploader {
-        Uploader {
-            room: self.clone(),
-            ring: None,
-            types: Arc::clone(types),
+    /// Sends an extent on its way; its end is reported by the job's `done`.
+    pub(crate) fn bring(&self, job: Job) {
+        let job = job.counted_by(&self.under_way);
+        for part in job.into_parts(PART_BYTES) {
+            self.parts
+                .send(part)
+                .expect("threads live as long as a room");
         }
     }
+}
+
+/// The budget for weights: the one that was asked for, or on a GPU what is free beside the KV cache and working memory. `None` for no bound.
+///
+/// # Errors
+/// [`StartError::DeviceMemory`] if a GPU does not have what all of it takes, so that nothing fails for it later.
+pub(crate) fn budget_bytes(config: &EngineConfig) -> Result<Option<u64>, StartError> {
+    let Device::Hip(hip) = &config.device else {
+        return Ok(config.weights_budget_bytes);
+    };
+    let free_bytes = match config.parked {
+        false => hip.gpu().free_bytes()? as u64,
+        true => hip.gpu().total_bytes() as u64,
+    };
+    let working_bytes = hip.gpu().total_bytes() as u64 / WORKING_SHARE;
+    let others_bytes = config.kv_budget_bytes.saturating_add(working_bytes);
+    let with_slack = |bytes: u64| bytes.saturating_add(bytes / SLACK_SHARE as u64);
+    let need_bytes =
+        with_slack(config.weights_budget_bytes.unwrap_or(0)).saturating_add(others_bytes);
+    if need_bytes > free_bytes {
+        return Err(StartError::DeviceMemory {
+            need_bytes,
+            free_bytes,
+        });
+    }
+    let share = SLACK_SHARE as u64;
+    let left_bytes = (free_bytes - others_bytes) / (share + 1) * share;
+    Ok(Some(config.weights_budget_bytes.unwrap_or(left_bytes)))
 }
 
 /// The tensor type of each extent.
@@ -87,37 +167,8 @@ pub(crate) fn types(directory: &Directory) -> Arc<HashMap<ExtentId, TensorType>>
     Arc::new(extents.collect())
 }
 
-impl Uploader {
-    /// Brings an extent that was fetched to the device, as its kernels read it. Returns when it is there.
-    pub(crate) fn upload(
-        &mut self,
-        source: &Arc<dyn WeightSource>,
-        extent: ExtentId,
-    ) -> Result<View, SourceError> {
-        let bytes = Arc::clone(source).view(extent);
-        let bytes = (*bytes).as_ref();
-        let view = self.room.range(bytes.len())?;
-        self.copy(bytes, extent, &view).map_err(failed)?;
-        Ok(view)
+impl From<HipError> for SourceError {
+    fn from(error: HipError) -> SourceError {
+        SourceError::Failed(Arc::new(error))
     }
-
-    fn copy(&mut self, bytes: &[u8], extent: ExtentId, view: &View) -> Result<(), HipError> {
-        let hip = &self.room.hip;
-        let ring = match &mut self.ring {
-            Some(ring) => ring,
-            None => self.ring.insert(Ring::USUAL.worker(hip.gpu())?),
-        };
-        ring.upload(view, |start, slot| -> Result<(), HipError> {
-            slot.copy_from_slice(&bytes[start..start + slot.len()]);
-            Ok(())
-        })?;
-        let tensor_type = self.types[&extent];
-        let n_elements = bytes.len() / tensor_type.block_bytes() * tensor_type.block_len();
-        repack(ring.stream(), hip.kernels(), tensor_type, n_elements, view)?;
-        ring.mark()?.synchronize()
-    }
-}
-
-fn failed(error: HipError) -> SourceError {
-    SourceError::Failed(Arc::new(error))
 }

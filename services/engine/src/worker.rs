@@ -72,7 +72,7 @@ pub(crate) struct Lines {
 }
 
 impl Worker {
-    pub(crate) fn new(config: EngineConfig, lines: Lines) -> Worker {
+    pub(crate) fn new(config: EngineConfig, room: Option<Room>, lines: Lines) -> Worker {
         let residency = Residency::new(ResidencyLimits {
             budget_bytes: config.weights_budget_bytes,
             prefetch_window_bytes: config.prefetch_window_bytes,
@@ -88,7 +88,7 @@ impl Worker {
         Worker {
             scheduler: Scheduler::new(limits, KvBudget::new(config.kv_budget_bytes)),
             residency,
-            room: Room::new(&config.device, config.weights_budget_bytes),
+            room,
             commands: lines.commands,
             to_self: lines.to_self,
             stats: lines.stats,

@@ -41,7 +41,7 @@ impl Fetched {
     }
 
     /// Calls `storage_bytes` more of them cold: they had left the page cache again.
-    pub(crate) fn add_cold(&mut self, storage_bytes: u64) {
+    pub fn add_cold(&mut self, storage_bytes: u64) {
         let from_warm = storage_bytes.min(self.warm_bytes);
         let from_unknown = (storage_bytes - from_warm).min(self.unknown_bytes);
         self.warm_bytes -= from_warm;

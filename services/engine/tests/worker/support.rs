@@ -18,6 +18,7 @@ pub(crate) fn config() -> EngineConfig {
     EngineConfig {
         device: device(),
         weights_budget_bytes: None,
+        parked: false,
         kv_budget_bytes: 64 << 20,
         kv_type: KvType::F32,
         fetch_threads: NonZeroUsize::new(2).expect("two"),
