@@ -50,6 +50,13 @@ pub struct Flags {
     #[arg(long, value_name = "PATH", env = "HEARTH_LOADER_SOCKET")]
     pub loader_socket: Option<PathBuf>,
 
+    /// Serve only while holding a lock on this file, and stand by until then
+    ///
+    /// Of several services with the same lock and address, the first serves. The others open the device, load kernels, attach the models of --preload and read no weight; when the one that
+    /// serves ends, however it ends, one of them takes the lock, listens on the address and serves. Give each the whole budgets: only one uses them at a time.
+    #[arg(long, value_name = "LOCKFILE", env = "HEARTH_STANDBY")]
+    pub standby: Option<PathBuf>,
+
     /// The device.
     #[command(flatten)]
     pub device: DeviceFlags,
@@ -180,6 +187,8 @@ pub struct Flags {
 pub struct Config {
     /// Address to listen on.
     pub listen: Address,
+    /// Serve only while holding a lock on this file.
+    pub standby: Option<PathBuf>,
     /// Socket of the loader daemon.
     pub loader_socket: PathBuf,
     /// Where models run.
@@ -259,6 +268,7 @@ impl Flags {
             .unwrap_or_else(|| default_socket(self.runtime_dir.as_deref()));
         Ok(Config {
             listen: self.listen,
+            standby: self.standby,
             loader_socket,
             device: self.device,
             threads: self.threads.unwrap_or_else(all_cores),

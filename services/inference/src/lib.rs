@@ -27,6 +27,7 @@ mod numbers;
 mod process;
 mod request;
 mod serve;
+mod standby;
 mod status;
 mod text_pool;
 

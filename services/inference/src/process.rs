@@ -15,7 +15,13 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use crate::{Config, Flags, config::CommandLine, listen::Address, serve::serve};
+use crate::{
+    Config, Flags,
+    config::CommandLine,
+    listen::Address,
+    serve::{Prepared, serve},
+    standby,
+};
 
 /// `EX_USAGE` of sysexits: the flags cannot be used.
 const EXIT_USAGE: u8 = 64;
@@ -78,12 +84,26 @@ fn run(config: Config) -> anyhow::Result<()> {
 async fn life(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("listening for signals")?;
     let address = config.listen.clone();
+    let drain_timeout = config.drain_timeout;
+    let loader_socket = config.loader_socket.clone();
+    let (lock, prepared) = match config.standby.clone() {
+        // Whoever asks while the device is being opened waits in the listener's queue.
+        None => (None, None),
+        Some(path) => {
+            let prepared = Prepared::new(config.clone()).await?;
+            tracing::info!(lock = %path.display(), "standing by");
+            let lock = tokio::select! {
+                lock = standby::turn(path) => lock?,
+                () = signals.next() => return Ok(()),
+            };
+            (Some(lock), Some(prepared))
+        }
+    };
     let listener = address
         .bind()
         .await
         .with_context(|| format!("listening on {address}"))?;
-    tracing::info!(address = listener.address()?, loader = %config.loader_socket.display(), "listening");
-    let drain_timeout = config.drain_timeout;
+    tracing::info!(address = listener.address()?, loader = %loader_socket.display(), "listening");
     let shutdown = async move {
         signals.next().await;
         hard_exit_after(drain_timeout + HARD_EXIT_AFTER);
@@ -92,11 +112,16 @@ async fn life(config: Config) -> anyhow::Result<()> {
             process::exit(EXIT_TERMINATED);
         });
     };
-    let outcome = serve(listener, config, shutdown).await;
+    let outcome = match prepared {
+        None => serve(listener, config, shutdown).await,
+        Some(prepared) => prepared.serve(listener, shutdown).await,
+    };
     if let Address::Unix(path) = &address {
         // Whoever starts next replaces it anyway.
         let _left_behind = std::fs::remove_file(path);
     }
+    // Not before the socket's file is gone: the next one makes its own.
+    drop(lock);
     Ok(outcome?)
 }
 

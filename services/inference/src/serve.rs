@@ -89,43 +89,92 @@ pub async fn serve(
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let device = device::open(&config)?;
-    let facts = DeviceFacts {
-        kind: device.kind(),
-        description: device.description(),
-    };
-    tracing::info!(kind = facts.kind, description = facts.description, "device");
-    let engine = Engine::start(engine_config(&config, device))?;
-    let stats = engine.watch_stats();
-    let observed = stats.clone();
-    observe_engine(move || numbers(&observed.borrow()));
+    Prepared::new(config).await?.serve(listener, shutdown).await
+}
 
-    let service = Service::new(&config, engine.clone());
-    let (readiness, health) = Readiness::new().await;
-    let routes = faces::routes(
-        service.inference(&config),
-        service.model_face(facts),
-        health,
-        config.max_message_bytes,
-    )?;
-    let stop = CancellationToken::new();
-    let mut server = start(listener.into(), routes, &config, stop.clone());
-    let mut preloads = preload(&service.models, &config.preload, &readiness);
+/// A service that lacks nothing but its listener: the device is open, the engine runs, and the models of `--preload` are being attached. It reads no weight before it serves.
+pub(crate) struct Prepared {
+    config: Config,
+    engine: Engine,
+    gate: Gate,
+    routes: Routes,
+    readiness: Readiness,
+    preloads: JoinSet<()>,
+    /// Cancelled when it begins to serve.
+    serving: CancellationToken,
+}
 
-    let outcome = tokio::select! {
-        () = shutdown => Ok(()),
-        ended = &mut server => return ended.unwrap_or(Err(ServeError::Lost { what: "the gRPC server" })),
-        () = worker_gone(stats) => Err(ServeError::Lost { what: "the engine's worker" }),
-    };
-    preloads.abort_all();
-    readiness.not_ready().await;
-    drain(&service.gate, engine, config.drain_timeout).await;
-    stop.cancel();
-    if timeout(CLOSE_GRACE, &mut server).await.is_err() {
-        tracing::debug!("cutting off connections that did not close");
-        server.abort();
+// === impl Prepared ===
+
+impl Prepared {
+    /// Opens the device, starts the engine, and begins to attach what is to be preloaded.
+    ///
+    /// # Errors
+    /// [`ServeError`]
+    pub(crate) async fn new(config: Config) -> Result<Prepared, ServeError> {
+        let device = device::open(&config)?;
+        let facts = DeviceFacts {
+            kind: device.kind(),
+            description: device.description(),
+        };
+        tracing::info!(kind = facts.kind, description = facts.description, "device");
+        let engine = Engine::start(engine_config(&config, device))?;
+        let observed = engine.watch_stats();
+        observe_engine(move || numbers(&observed.borrow()));
+
+        let service = Service::new(&config, engine.clone());
+        let (readiness, health) = Readiness::new().await;
+        let serving = CancellationToken::new();
+        let preloads = preload(
+            &service.models,
+            &config.preload,
+            &readiness,
+            serving.clone(),
+        );
+        let routes = faces::routes(
+            service.inference(&config),
+            service.model_face(facts),
+            health,
+            config.max_message_bytes,
+        )?;
+        Ok(Prepared {
+            config,
+            engine,
+            gate: service.gate,
+            routes,
+            readiness,
+            preloads,
+            serving,
+        })
     }
-    outcome
+
+    /// Serves as [`serve`] does.
+    ///
+    /// # Errors
+    /// [`ServeError`]
+    pub(crate) async fn serve(
+        mut self,
+        listener: impl Into<Listener>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        self.serving.cancel();
+        let stop = CancellationToken::new();
+        let mut server = start(listener.into(), self.routes, &self.config, stop.clone());
+        let outcome = tokio::select! {
+            () = shutdown => Ok(()),
+            ended = &mut server => return ended.unwrap_or(Err(ServeError::Lost { what: "the gRPC server" })),
+            () = worker_gone(self.engine.watch_stats()) => Err(ServeError::Lost { what: "the engine's worker" }),
+        };
+        self.preloads.abort_all();
+        self.readiness.not_ready().await;
+        drain(&self.gate, self.engine, self.config.drain_timeout).await;
+        stop.cancel();
+        if timeout(CLOSE_GRACE, &mut server).await.is_err() {
+            tracing::debug!("cutting off connections that did not close");
+            server.abort();
+        }
+        outcome
+    }
 }
 
 /// The parts that calls are worked on with.
@@ -176,6 +225,7 @@ fn engine_config(config: &Config, device: Device) -> EngineConfig {
         kv_type: device::kv_type(config, &device),
         device,
         weights_budget_bytes: config.weights_budget_bytes,
+        parked: config.standby.is_some(),
         fetch_threads: config.fetch_threads,
         prefetch_window_bytes: config.prefetch_window_bytes,
         max_running,
@@ -221,8 +271,14 @@ fn start(
     })
 }
 
-/// Attaches every model of `names`, however long it takes, reports readiness, and goes on to bring their weights in: a request that comes earlier has the ones it needs fetched first.
-fn preload(models: &Models, names: &[String], readiness: &Readiness) -> JoinSet<()> {
+/// Attaches every model of `names`, however long it takes; once `serving` is cancelled, reports readiness and goes on to bring their weights in: a request that comes earlier has the ones it
+/// needs fetched first.
+fn preload(
+    models: &Models,
+    names: &[String],
+    readiness: &Readiness,
+    serving: CancellationToken,
+) -> JoinSet<()> {
     let (models, names) = (models.clone(), names.to_vec());
     let readiness = readiness.clone();
     let mut tasks = JoinSet::new();
@@ -231,6 +287,7 @@ fn preload(models: &Models, names: &[String], readiness: &Readiness) -> JoinSet<
         for name in &names {
             preloaded.push(attach_at_last(&models, name).await);
         }
+        serving.cancelled().await;
         readiness.ready().await;
         tracing::info!("ready");
         for (name, model) in names.iter().zip(preloaded) {
