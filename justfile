@@ -61,6 +61,10 @@ check-images:
 bench-kernels *library:
     cargo run --release --locked -p kernels --example bench-kernels -- {{ library }}
 
+# Packs the GPU suite into a folder, for a machine with an NVIDIA GPU: run.sh in it runs the suite there and prints its tables.
+gpu folder="target/gpu-suite":
+    tests/gpu/pack.sh {{ folder }}
+
 # Clients in other languages that know only reflection.
 test-clients: _buf _venv
     cargo build --locked --bin hearth

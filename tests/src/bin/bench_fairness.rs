@@ -74,6 +74,7 @@ fn config(step_target: Duration) -> Result<EngineConfig> {
     Ok(EngineConfig {
         device: Device::cpu(threads)?,
         weights_budget_bytes: None,
+        parked: false,
         kv_budget_bytes: 1 << 30,
         kv_type: KvType::F32,
         fetch_threads: NonZeroUsize::MIN,
