@@ -54,6 +54,8 @@ struct Vocabulary {
 
 /// Number of single-byte tokens, which come first in the vocabulary.
 const BYTE_TOKENS: u32 = 256;
+/// Longest token that merges make.
+const TOKEN_BYTES_MAX: usize = 32;
 /// Begin-of-text, then end-of-text, behind the byte tokens.
 pub const BOS: u32 = BYTE_TOKENS;
 /// End of text.
@@ -290,9 +292,14 @@ impl Llama {
         let mut random = Random(self.seed);
         while parts.len() < (BYTE_TOKENS + self.n_merged) as usize {
             let [left, right] = [0, 1].map(|_| parts[random.below(parts.len())].clone());
-            merges.push(format!("{left} {right}"));
+            let rule = format!("{left} {right}");
             let merged = left + &right;
-            if merged.len() <= 32 && known.insert(merged.clone()) {
+            if merged.len() > TOKEN_BYTES_MAX {
+                continue;
+            }
+            // A second rule for a token that is there is a rule, too; one for a token that is not would be none.
+            merges.push(rule);
+            if known.insert(merged.clone()) {
                 parts.push(merged);
             }
         }
