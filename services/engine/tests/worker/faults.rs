@@ -1,8 +1,6 @@
 //! Fetches that fail, files that change, models that go.
 
-use engine::{
-    AttachError, AttachRequest, Engine, EngineConfig, EngineError, FinishReason, Resource,
-};
+use engine::{AttachError, AttachRequest, EngineConfig, EngineError, Resource};
 use kernels::Device;
 
 use crate::model::{File, Tiny, write};
@@ -300,79 +298,6 @@ async fn a_sequence_that_can_never_fit_is_told() {
     assert!(matches!(error, EngineError::KvFull { .. }), "{error}");
     assert_eq!(said, 5);
     assert_eq!(engine.stats().kv_used_bytes, 0);
-}
-
-async fn engine_with_model() -> (Engine, std::sync::Arc<Memory>) {
-    let engine = start(config());
-    let source = attach(&engine, "m", &write(Tiny::LLAMA)).await;
-    (engine, source)
-}
-
-#[tokio::test]
-async fn shutdown_ends_everything_and_waits_for_the_worker() {
-    let (engine, source) = engine_with_model().await;
-    let mut running = engine
-        .submit(request("m", prompt(1, 9), 500))
-        .expect("room");
-    next_delta(&mut running).await;
-    let other = engine.clone();
-    engine.shutdown().await;
-    assert_eq!(
-        std::sync::Arc::strong_count(&source),
-        1,
-        "worker and fetch threads have let go"
-    );
-    let mut last = None;
-    while let Some(event) = running.recv().await {
-        last = Some(event.expect("cancelled is no error"));
-    }
-    assert!(
-        matches!(
-            last,
-            Some(engine::TokenEvent::Finished {
-                reason: FinishReason::Cancelled,
-                ..
-            })
-        ),
-        "{last:?}"
-    );
-    assert!(!other.is_running());
-    assert!(matches!(
-        other.submit(request("m", prompt(1, 9), 5)),
-        Err(EngineError::ShuttingDown)
-    ));
-    let refused = other.attach(attach_request("n", &write(Tiny::QWEN))).await;
-    assert!(matches!(refused, Err(AttachError::ShuttingDown)));
-    other.shutdown().await;
-}
-
-#[tokio::test]
-async fn shutdown_does_not_wait_for_a_fetch_that_stands() {
-    let (engine, source) = engine_with_model().await;
-    source.gate().close();
-    let waiting = engine.submit(request("m", prompt(1, 9), 5)).expect("room");
-    source.gate().wait_for_somebody();
-    engine.shutdown().await;
-    assert_eq!(
-        collect(waiting)
-            .await
-            .expect("cancelled is no error")
-            .reason(),
-        &FinishReason::Cancelled
-    );
-    source.gate().open();
-}
-
-#[tokio::test]
-async fn the_worker_goes_with_the_last_handle() {
-    let (engine, _source) = engine_with_model().await;
-    let mut stats = engine.watch_stats();
-    let stream = engine
-        .submit(request("m", prompt(1, 9), 500))
-        .expect("room");
-    drop(engine);
-    while stats.changed().await.is_ok() {}
-    collect(stream).await.expect("a last word");
 }
 
 #[tokio::test]

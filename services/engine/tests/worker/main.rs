@@ -10,6 +10,7 @@ mod naive;
 mod plan;
 mod readers;
 mod requests;
+mod shutdown;
 mod source;
 mod spans;
 mod support;

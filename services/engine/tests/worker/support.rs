@@ -143,7 +143,7 @@ impl Completion {
     }
 
     /// Takes an event in; checks that it may come now.
-    fn take(&mut self, event: TokenEvent) {
+    pub(crate) fn take(&mut self, event: TokenEvent) {
         assert!(self.end.is_none(), "nothing comes after the end");
         match event {
             TokenEvent::Started { prompt_tokens } => {
