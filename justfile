@@ -58,7 +58,7 @@ check-images:
     kernels/hip/check-images.sh
 
 # Every kernel on this machine's GPU, through the HIP library given or found: bytes and operations per second. Answers are checked first.
-bench-kernels *library:
+bench-gpu-kernels *library:
     cargo run --release --locked -p kernels --example bench-kernels -- {{ library }}
 
 # Packs the GPU suite into a folder, for a machine with an NVIDIA GPU: run.sh in it runs the suite there and prints its tables.
