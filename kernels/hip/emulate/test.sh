@@ -17,9 +17,7 @@ cp "$target/debug/libemulate.so" "$target/stand-in/libcuda.so.1"
 export HEARTH_HIP_LIBRARY="$target/debug/libforward.so"
 export HEARTH_HIP_TARGETS HEARTH_EMULATE_ORDER HEARTH_STAND_IN="$target/stand-in"
 # What runs finds the stand-in where the driver would be; cargo and the compilers do not see it.
-run() { cargo "--config=target.'cfg(all())'.runner='$PWD/kernels/hip/emulate/runner.sh'" test --quiet --locked -p kernels --test hip --test planted "$@"; }
-
-run_ops() { cargo "--config=target.'cfg(all())'.runner='$PWD/kernels/hip/emulate/runner.sh'" test --quiet --locked -p kernels --test ops; }
+run() { cargo "--config=target.'cfg(all())'.runner='$PWD/kernels/hip/emulate/runner.sh'" test --quiet --locked "$@"; }
 
 for order in "${orders[@]}"; do
     echo "== the HIP path on the CPU, thread order: $order"
@@ -33,8 +31,8 @@ for order in "${orders[@]}"; do
         HEARTH_HIP_TARGETS=host
         HEARTH_EMULATE_ORDER="$order"
     fi
-    run
-    # What every device must do, against the reference.
-    [ "$order" != "${orders[0]}" ] || run_ops
+    run -p kernels --test hip --test planted
+    # What every device must do: operations against the reference, then whole models through the engine.
+    [ "$order" != "${orders[0]}" ] || { run -p kernels --test ops && run -p engine --test worker -- naive batching; }
     unset HEARTH_ASAN_RUNTIME
 done

@@ -231,7 +231,7 @@ impl ModelConfig {
 }
 
 impl ModelConfig {
-    /// That the device has every operation that the model needs: a GPU has those of the plainest models alone. `fused`: whether some projections share a tensor.
+    /// That the device has every operation that the model needs. `fused`: whether some projections share a tensor.
     /// # Errors
     /// [`ConfigError::Device`].
     pub fn check_device(&self, device: &Device, fused: bool) -> Result<(), ConfigError> {
@@ -240,22 +240,8 @@ impl ModelConfig {
         };
         let needs = [
             (fused, "tensors that hold several projections"),
-            (
-                self.norm.kind == NormKind::Layer,
-                "norms by the standard deviation",
-            ),
-            (
-                self.attention.qk_norm != QkNorm::None,
-                "norms of queries and keys",
-            ),
             (self.n_positions.is_some(), "a table of positions"),
             (self.experts.is_some(), "experts"),
-            (!self.feed_forward.gated, "networks without a gate"),
-            (
-                [self.embedding_scale, self.residual_scale, self.logit_scale] != [1.0; 3],
-                "factors on embedding, halves of blocks or logits",
-            ),
-            (self.logit_soft_cap.is_some(), "a bound on logits"),
         ];
         let missing = needs.into_iter().find(|(needed, _)| *needed);
         missing.map_or(Ok(()), |(_, feature)| {
