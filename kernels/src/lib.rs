@@ -12,8 +12,9 @@
 //! length and tensor type: tiles run over rows and columns, sums over `K` are never re-associated, attention splits every 256 positions and combines in index order.
 //!
 //! # Unsafe
-//! In `hip`, whose library is C: its owning types are safe to use but for loading an image and launching a kernel. Else only in the files of `cpu/arch` that call instructions which the compiler may not assume. They give safe operations on a token that proves the instructions are there; kernels are written
-//! in those, once for all instruction sets. Threads share work as iterators of disjoint slices.
+//! In `hip`, whose library is C: its owning types are safe to use but for loading an image and launching a kernel. In the files of `cpu/arch` that call instructions which the compiler may not
+//! assume: they give safe operations on a token that proves the instructions are there, and kernels are written in those, once for all instruction sets. And once in `cpu/workers/pool.rs`, where a task
+//! that lives on the caller's stack is handed to threads which the caller waits for.
 //!
 //! # Where things are
 //! A tensor type is `layout` (what its bytes mean) and one file under `cpu/formats` (how its rows are multiplied). An instruction set is one file under `cpu/arch`.
