@@ -47,6 +47,10 @@ fn device() -> Device {
 }
 
 /// Those of the models that the device takes; what it does not is said.
+#[expect(
+    clippy::print_stdout,
+    reason = "what a run did not look at is no secret"
+)]
 pub(crate) fn taken(models: &[Tiny]) -> Vec<Tiny> {
     let is_taken = |tiny: &Tiny| {
         let taken = tiny.n_experts == 0 || std::env::var_os("HEARTH_HIP_LIBRARY").is_none();
