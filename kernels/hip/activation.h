@@ -31,6 +31,10 @@ DEVICE float activated(u32 activation, float x) {
         }
         case Relu:
             return larger(x, 0.0f);
+        case SwigluClamped: {
+            const float g = smaller(x, 7.0f);
+            return g * sigmoid(1.702f * g);
+        }
         default: {
             const float positive = larger(x, 0.0f);
             return positive * positive;
@@ -41,8 +45,7 @@ DEVICE float activated(u32 activation, float x) {
 // activation(gate) * up; gpt-oss's form is `gate * sigmoid(1.702 gate) * (up + 1)` with gate at most 7 and up within -7 .. 7.
 DEVICE float gated(u32 activation, float gate, float up) {
     if (activation == SwigluClamped) {
-        const float g = smaller(gate, 7.0f);
-        return g * sigmoid(1.702f * g) * (larger(-7.0f, smaller(7.0f, up)) + 1.0f);
+        return activated(activation, gate) * (larger(-7.0f, smaller(7.0f, up)) + 1.0f);
     }
     return activated(activation, gate) * up;
 }

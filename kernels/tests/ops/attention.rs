@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use kernels::{AttentionParams, Device, KvShape, KvStore, KvType, Tensor, ops};
 
 use crate::support::{
-    Random, compare, devices, must, must_fail, placed, positions, tensor, write_kv, zeros,
+    Random, compare, devices, is_gpu, must, must_fail, placed, positions, tensor, write_kv, zeros,
 };
 
 /// Sequences of given lengths in one store; the last rows of each ask.
@@ -174,6 +174,8 @@ fn cases() -> Vec<Case> {
 
 /// Weights of a softmax sum to one and values are within 1, so errors of scores (a few 1e-6 of at most 4 · sqrt(128)) and of sums over at most 769 positions stay below this.
 const ALLOWED: f32 = 2e-5;
+/// A GPU multiplies queries and weights as f16 with keys and values that are kept so: each is 2^-11 of itself off, a score of at most 4 · sqrt(128) as much, and signs differ.
+const ALLOWED_IN_HALVES: f32 = 1e-3;
 
 #[test]
 fn attention_matches_reference() {
@@ -188,8 +190,14 @@ fn attention_matches_reference() {
                 case.run(&device).to_f32().expect("readable"),
                 case.run(&Device::reference()).to_f32().expect("readable"),
             );
+            let in_halves = is_gpu(&device) && kv_type == KvType::F16;
+            let allowed = if in_halves {
+                ALLOWED_IN_HALVES
+            } else {
+                ALLOWED
+            };
             must(
-                compare(&found, &expected, |_| ALLOWED),
+                compare(&found, &expected, |_| allowed),
                 &(device.description(), case),
             );
         }

@@ -4,8 +4,8 @@ use gguf::TensorType;
 use kernels::{Activation, Device, Tensor, ops};
 
 use crate::support::{
-    Random, Tolerance, all_devices, bits, check_close, devices, must, must_fail, refused, tensor,
-    weight, zeros,
+    Random, Tolerance, all_devices, bits, check_close, devices, is_gpu, must, must_fail, refused,
+    tensor, weight, zeros,
 };
 
 const ACTIVATIONS: [Activation; 5] = [
@@ -33,7 +33,7 @@ fn numbers(len: usize) -> Vec<f32> {
 fn alone(device: &Device, numbers: &[f32], activation: Activation) -> Vec<f32> {
     let mut x = tensor(device, &[1, numbers.len()], numbers);
     ops::activate_alone(&mut x, activation).expect("owned");
-    x.as_f32().expect("f32").to_vec()
+    x.to_f32().expect("readable")
 }
 
 #[test]
@@ -107,7 +107,11 @@ fn a_gate_lets_the_other_half_through() {
             });
             let active = alone(&device, &gate, activation).into_iter();
             let expected: Vec<f32> = active.zip(through).map(|(a, b)| a * b).collect();
-            assert_eq!(out.as_f32(), Some(expected.as_slice()), "{activation:?}");
+            let found = out.to_f32().expect("readable");
+            must(
+                check_close(&found, &expected, CLOSE),
+                &(device.description(), activation),
+            );
         }
     }
 }
@@ -119,17 +123,22 @@ fn factors_and_bounds() {
         let mut x = tensor(&device, &[1, 8193], &numbers);
         ops::scale(&mut x, -0.25).expect("owned");
         let scaled: Vec<f32> = numbers.iter().map(|n| n * -0.25).collect();
-        assert_eq!(x.as_f32(), Some(scaled.as_slice()));
+        assert_eq!(x.to_f32().expect("readable"), scaled);
         ops::soft_cap(&mut x, 1.5).expect("owned");
         let capped: Vec<f32> = scaled.iter().map(|n| 1.5 * (n / 1.5).tanh()).collect();
-        assert_eq!(x.as_f32(), Some(capped.as_slice()));
+        let found = x.to_f32().expect("readable");
+        must(check_close(&found, &capped, CLOSE), &device.description());
         ops::clear(&mut x).expect("owned");
-        assert_eq!(x.as_f32(), Some([0.0; 8193].as_slice()));
+        assert_eq!(x.to_f32().expect("readable"), [0.0; 8193]);
 
+        // Gates of rows belong to experts, which a GPU does not serve.
+        if is_gpu(&device) {
+            continue;
+        }
         let mut rows = tensor(&device, &[2, 2], &[1.0, 2.0, 3.0, 4.0]);
         let gate = tensor(&device, &[2, 1], &[0.0, 200.0]);
         ops::gate_rows(&mut rows, &gate).expect("shapes agree");
-        assert_eq!(rows.as_f32(), Some([0.5, 1.0, 3.0, 4.0].as_slice()));
+        assert_eq!(rows.to_f32().expect("readable"), [0.5, 1.0, 3.0, 4.0]);
         let wrong = tensor(&device, &[1, 2], &[0.0, 0.0]);
         refused(
             ops::gate_rows(&mut rows, &wrong),
@@ -159,7 +168,7 @@ fn layer_normed(device: &Device, [rows, cols]: [usize; 2], biased: bool) -> Vec<
     let [scale, bias] = [0, 1].map(|_| weight(device, TensorType::F32, &[cols], &mut random));
     let mut out = zeros(device, &[rows, cols]);
     ops::layer_norm(&x, &scale, biased.then_some(&bias), 1e-2, &mut out).expect("shapes agree");
-    out.as_f32().expect("f32").to_vec()
+    out.to_f32().expect("readable")
 }
 
 #[test]
@@ -195,8 +204,8 @@ fn layer_norm_of_a_known_row() {
         // Mean 4, variance 5.
         ops::layer_norm(&x, &ones, Some(&ones), 4.0, &mut out).expect("shapes agree");
         let expected = [0.0, 2.0 / 3.0, 4.0 / 3.0, 2.0];
-        let found = out.as_f32().expect("f32");
-        must(check_close(found, &expected, NORM), &device.description());
+        let found = out.to_f32().expect("readable");
+        must(check_close(&found, &expected, NORM), &device.description());
     }
 }
 
@@ -212,7 +221,7 @@ fn heads_are_normalised_as_rows_are() {
         let as_rows = tensor(&device, &[rows * n_heads, head_dim], &numbers);
         let mut out: Tensor = zeros(&device, &[rows * n_heads, head_dim]);
         ops::rms_norm(&as_rows, &scale, 1e-3, &mut out).expect("shapes agree");
-        let [heads, out] = [&heads, &out].map(|x| x.as_f32().expect("f32").to_vec());
+        let [heads, out] = [&heads, &out].map(|x| x.to_f32().expect("readable"));
         must(check_close(&heads, &out, NORM), &device.description());
 
         let mut short = tensor(&device, &[1, 34], &numbers[..34]);
@@ -220,6 +229,9 @@ fn heads_are_normalised_as_rows_are() {
             ops::head_norm(&mut short, &scale, 1e-3),
             "head_norm: x has shape [1, 34], expected [1, 33]",
         );
-        assert_eq!(bits(short.as_f32().expect("f32")), bits(&numbers[..34]));
+        assert_eq!(
+            bits(&short.to_f32().expect("readable")),
+            bits(&numbers[..34])
+        );
     }
 }
