@@ -6,7 +6,8 @@ set -euo pipefail
 folder="${1:?usage: pack.sh FOLDER}"
 target="$PWD/target/gpu"
 export CARGO_TARGET_DIR="$target" HEARTH_HIP_TARGETS=sm_90
-cargo build --release --locked -p forward -p e2e --bins
+cargo build --release --locked -p forward --lib
+cargo build --release --locked -p e2e --bins
 executable() { cargo test --release --locked -p "$1" --test "$2" --no-run --message-format=json | sed -n "s/.*\"executable\":\"\([^\"]*\/$2-[^\"]*\)\".*/\1/p"; }
 rm -rf "$folder"
 mkdir -p "$folder"

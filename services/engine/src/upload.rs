@@ -26,8 +26,10 @@ use job::Part;
 use crate::source::SourceError;
 use crate::{EngineConfig, StartError};
 
-/// Device memory is taken in chunks of so many bytes, or all at once where the budget is not much more.
+/// Device memory is taken in chunks of so many bytes.
 const CHUNK_BYTES: usize = 256 << 20;
+/// Up to so many bytes are taken all at once: no hole then ends where a chunk does, and a model that streams through a small budget finds room for its largest tensor.
+const ONE_CHUNK_BYTES_MAX: usize = 8 << 30;
 
 /// A part of an extent: what one thread copies. A multiple of a slot.
 const PART_BYTES: usize = 16 << 20;
@@ -73,7 +75,7 @@ impl Room {
         let limit = budget.map_or(usize::MAX, |budget| {
             budget.saturating_add(budget / SLACK_SHARE + (1 << 20))
         });
-        let chunk = if limit < 4 * CHUNK_BYTES {
+        let chunk = if limit <= ONE_CHUNK_BYTES_MAX {
             limit
         } else {
             CHUNK_BYTES
