@@ -62,6 +62,11 @@ struct NoRoom {
     limit_bytes: usize,
 }
 
+/// Whether a fetch failed because what is free lies in pieces that are too short.
+pub(crate) fn is_no_room(error: &SourceError) -> bool {
+    matches!(error, SourceError::Failed(cause) if cause.is::<NoRoom>())
+}
+
 impl Room {
     /// Room for at most `budget_bytes` and what lies between them; `None` on a device that uses weights where the source has them. The threads begin to pin their slots.
     ///

@@ -1,9 +1,12 @@
+use gguf::ExtentId;
+
 use super::Worker;
 use super::attached::LoadWaiter;
 use crate::engine::LoadProgress;
 use crate::fetch_pool::FetchDone;
 use crate::residency::{Action, Completion, ModelKey};
 use crate::source::SourceError;
+use crate::upload::is_no_room;
 use crate::{EngineError, LoadStats};
 
 impl Worker {
@@ -28,6 +31,10 @@ impl Worker {
 
     /// A fetch ended.
     pub(super) fn fetched(&mut self, key: ModelKey, done: FetchDone) {
+        let no_room = done.result.as_ref().err().is_some_and(is_no_room);
+        if no_room && self.make_room(key, done.extent) {
+            return;
+        }
         let moved = done.result.as_ref().ok().copied();
         let completion = self.residency.completed(key, done.extent, moved);
         let Some(attached) = self.models.get_mut(&key) else {
@@ -69,6 +76,23 @@ impl Worker {
             let batch = running.step.batch().clone();
             self.fail(key, &batch, &error);
         }
+    }
+
+    /// Lets go of all that no step holds and fetches an extent again that found no room between it. `false` if there was nothing to let go.
+    fn make_room(&mut self, key: ModelKey, extent: ExtentId) -> bool {
+        let mut let_go = false;
+        for (&other, attached) in &mut self.models {
+            for extent in self.residency.clear(other) {
+                attached.evict(extent);
+                let_go = true;
+            }
+        }
+        let waiting = self.models.get(&key).filter(|_| let_go);
+        if let Some(attached) = waiting {
+            tracing::debug!(model = %attached.id, extent = extent.0, "device memory lies in pieces: it is emptied");
+            attached.pool.fetch(extent);
+        }
+        waiting.is_some()
     }
 
     /// Tells those who wait for the whole model how far it is.
