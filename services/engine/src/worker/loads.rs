@@ -78,10 +78,13 @@ impl Worker {
         }
     }
 
-    /// Lets go of all that no step holds and fetches an extent again that found no room between it. `false` if there was nothing to let go.
+    /// Lets go of all that no step holds and nobody pinned, and fetches an extent again that found no room between it. `false` if there was nothing to let go.
     fn make_room(&mut self, key: ModelKey, extent: ExtentId) -> bool {
         let mut let_go = false;
         for (&other, attached) in &mut self.models {
+            if self.residency.is_pinned(other) {
+                continue;
+            }
             for extent in self.residency.clear(other) {
                 attached.evict(extent);
                 let_go = true;
