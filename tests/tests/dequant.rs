@@ -77,5 +77,5 @@ fn unpacked(tensor_type: TensorType, len: usize, bytes: &[u8]) -> Result<Vec<f32
         owner,
         0..bytes.len(),
     )?;
-    Ok(tensor.to_f32())
+    Ok(tensor.to_f32()?)
 }
