@@ -13,7 +13,7 @@ _default:
     @just --list --unsorted
 
 # Everything that must hold on a machine without a GPU.
-check: lint test test-hip check-images oracle test-root test-clients demo-model fuzz
+check: lint test test-hip check-images oracle test-root test-clients demo-model fuzz _gpu-skipped
 
 # Format, clippy, the contract, licences and bans.
 lint: _buf _deny
@@ -100,6 +100,9 @@ bench-peer *files: _peer
 # Three starts of a small model: cold, hot, warm.
 demo *args:
     cargo run --release -- demo {{ args }}
+
+_gpu-skipped:
+    @echo "SKIPPED: nothing was run on a GPU. 'just gpu' packs a folder whose run.sh does that on a machine with an NVIDIA GPU, and prints its tables."
 
 _needs-oracle:
     @test -n "${HEARTH_ORACLE:-}" || { echo "HEARTH_ORACLE must name the folder of references"; exit 1; }
