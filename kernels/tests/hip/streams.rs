@@ -37,21 +37,21 @@ fn a_stream_waits_for_another_ones_event() {
     assert!(event.query().expect("asked"), "what waited for it is done");
 }
 
-/// The stand-in runs nothing before somebody waits for it: a missing wait is seen every time.
+/// The stand-in runs nothing before somebody waits, so a missing wait is seen, unless a test beside this one waits for the whole device in between: that does not happen every time.
 #[test]
 fn the_stand_in_shows_a_missing_wait() {
     if !on_stand_in() {
         return;
     }
-    let (first, second) = (stream(), stream());
-    let (from, to) = (memory(64), memory(64));
-    first.fill(&from, 9).expect("enqueued");
-    second.copy(&from, &to).expect("enqueued");
-    assert_eq!(
-        downloaded::<u8>(&second, &to),
-        [0xff; 64],
-        "the poison of fresh memory"
-    );
+    let shown = (0..100).any(|_| {
+        let (first, second) = (stream(), stream());
+        let (from, to) = (memory(64), memory(64));
+        first.fill(&from, 9).expect("enqueued");
+        second.copy(&from, &to).expect("enqueued");
+        // The poison of fresh memory.
+        downloaded::<u8>(&second, &to) == [0xff; 64]
+    });
+    assert!(shown, "every copy saw what it did not wait for");
 }
 
 #[test]
