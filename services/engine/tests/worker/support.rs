@@ -15,9 +15,12 @@ use crate::model::{File, N_VOCAB, Tiny};
 use crate::source::Memory;
 
 pub(crate) fn config() -> EngineConfig {
+    let device = device();
+    // By default an engine takes all of a GPU; engines of tests run beside each other on one.
+    let weights_budget_bytes = matches!(device, Device::Hip(_)).then_some(16 << 20);
     EngineConfig {
-        device: device(),
-        weights_budget_bytes: None,
+        device,
+        weights_budget_bytes,
         parked: false,
         kv_budget_bytes: 64 << 20,
         kv_type: KvType::F32,
