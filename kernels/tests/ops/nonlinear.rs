@@ -108,10 +108,14 @@ fn a_gate_lets_the_other_half_through() {
             let active = alone(&device, &gate, activation).into_iter();
             let expected: Vec<f32> = active.zip(through).map(|(a, b)| a * b).collect();
             let found = out.to_f32().expect("readable");
-            must(
-                check_close(&found, &expected, CLOSE),
-                &(device.description(), activation),
-            );
+            if is_gpu(&device) {
+                must(
+                    check_close(&found, &expected, CLOSE),
+                    &(device.description(), activation),
+                );
+            } else {
+                assert_eq!(found, expected, "{activation:?}");
+            }
         }
     }
 }
@@ -127,7 +131,11 @@ fn factors_and_bounds() {
         ops::soft_cap(&mut x, 1.5).expect("owned");
         let capped: Vec<f32> = scaled.iter().map(|n| 1.5 * (n / 1.5).tanh()).collect();
         let found = x.to_f32().expect("readable");
-        must(check_close(&found, &capped, CLOSE), &device.description());
+        if is_gpu(&device) {
+            must(check_close(&found, &capped, CLOSE), &device.description());
+        } else {
+            assert_eq!(found, capped, "{}", device.description());
+        }
         ops::clear(&mut x).expect("owned");
         assert_eq!(x.to_f32().expect("readable"), [0.0; 8193]);
 
