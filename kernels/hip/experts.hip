@@ -7,8 +7,8 @@ constexpr u32 EXPERTS_MAX = 512;
 constexpr u32 EXPERTS_PER_LANE = EXPERTS_MAX / WARP;
 
 // Chooses the k best experts of each row, best first, the lower id on a tie.
-// logits: [rows, n_experts] f32; bias: [n_experts] f32 or 0, added for the choice alone. The weight of an expert is its softmax over all, its sigmoid, or its softmax over the chosen; with
-// `normalise` weights are divided by their sum; then multiplied by `scale`. ids: [rows, k] u32; weights: [rows, k] f32. A warp per row, 4 to a block.
+// logits: [rows, n_experts] f32; bias: [n_experts] f32 or 0, added for the choice alone. The weight of an expert is its softmax over all, its sigmoid, or its softmax over the chosen, which are
+// chosen by their logits; with `normalise` weights are divided by their sum; then multiplied by `scale`. ids: [rows, k] u32; weights: [rows, k] f32. A warp per row, 4 to a block.
 struct ChooseExperts {
     u64 logits;
     u64 bias;
@@ -26,7 +26,7 @@ KERNEL(choose_experts, ChooseExperts, 128, 1) {
     const u32 row = block_x() * 4 + warp_index(), lane = lane_index();
     const bool inside = row < args.rows;
     const float* logits = at<float>(args.logits) + static_cast<u64>(inside ? row : 0) * args.n_experts;
-    constexpr float LOWEST = -3.0e38f;
+    constexpr float LOWEST = -3.0e38f, SMALLEST = 1.17549435e-38f;
     float value[EXPERTS_PER_LANE], choice[EXPERTS_PER_LANE];
     float largest = LOWEST;
 #pragma unroll
@@ -46,11 +46,19 @@ KERNEL(choose_experts, ChooseExperts, 128, 1) {
             value[i] = exponential(value[i] - largest);
             sum += e < args.n_experts ? value[i] : 0.0f;
         }
-        choice[i] = e < args.n_experts ? value[i] + (args.bias != 0 ? at<float>(args.bias)[e] : 0.0f) : LOWEST;
-        // A number that is none is chosen last.
-        if (!(choice[i] > LOWEST)) choice[i] = LOWEST;
     }
     sum = warp_sum(sum);
+#pragma unroll
+    for (u32 i = 0; i < EXPERTS_PER_LANE; ++i) {
+        const u32 e = i * WARP + lane;
+        choice[i] = LOWEST;
+        if (e >= args.n_experts) continue;
+        if (args.gating == SoftmaxOfAll) value[i] /= sum;
+        const float score = args.gating == SoftmaxOfChosen ? logits[e] : value[i];
+        const float rank = score + (args.bias != 0 ? at<float>(args.bias)[e] : 0.0f);
+        // A number that is none is chosen last.
+        if (rank > LOWEST) choice[i] = rank;
+    }
     float chosen_sum = 0.0f, mine = 0.0f;
     u32 my_id = 0;
     for (u32 j = 0; j < args.k; ++j) {
@@ -80,9 +88,8 @@ KERNEL(choose_experts, ChooseExperts, 128, 1) {
         if (lane == j) mine = weight, my_id = best_id;
     }
     if (!inside || lane >= args.k) return;
-    if (args.gating == SoftmaxOfAll) mine /= sum;
-    if (args.gating == SoftmaxOfAll) chosen_sum /= sum;
-    if (args.gating == SoftmaxOfChosen || args.normalise != 0) mine /= chosen_sum;
+    // Sigmoids may all be zero.
+    if (args.gating == SoftmaxOfChosen || args.normalise != 0) mine /= larger(chosen_sum, SMALLEST);
     at_mut<u32>(args.ids)[row * args.k + lane] = my_id;
     at_mut<float>(args.weights)[row * args.k + lane] = mine * args.scale;
 }

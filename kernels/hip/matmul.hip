@@ -18,7 +18,7 @@ struct MatMul {
     u64 weights;  // [n_out, n_in]
     u64 x;        // [rows, n_in] f16
     u64 scales;   // [rows] f32
-    u64 bias;     // [n_out] f32 or 0; with experts [n_experts, n_out]
+    u64 bias;     // [n_out] f32 or 0; with experts [n_experts] addresses of such
     u64 add;      // [rows, n_out] f32 or 0; may be `out`
     u64 out;      // [rows, n_out] f32
     u64 experts;  // [n_experts] u64 or 0
@@ -286,14 +286,14 @@ DEVICE void matmul(const MatMul& args, f16* memory) {
     const u32 n_chunks = args.n_in / CHUNK;
     u32 begin = 0, end = n_chunks;
     u64 out_offset = 0;
-    const float* bias = args.bias == 0 ? nullptr : at<float>(args.bias);
+    const float* bias = args.bias == 0 || args.experts != 0 ? nullptr : at<float>(args.bias);
     if (args.experts != 0) {
         const u32 expert = block_z();
         const u32 from = at<u32>(args.first)[expert], to = at<u32>(args.first)[expert + 1];
         if (block_x() * BM >= to - from) return;
         weights = at<u8>(at<u64>(args.experts)[expert]);
         rows = TileRows{at<u32>(args.order), from + block_x() * BM, to - from - block_x() * BM, args.x_share};
-        if (bias != nullptr) bias += static_cast<u64>(expert) * args.n_out;
+        if (args.bias != 0) bias = at<float>(at<u64>(args.bias)[expert]);
     } else {
         begin = block_z() * args.split_chunks;
         end = smaller(n_chunks, begin + args.split_chunks);

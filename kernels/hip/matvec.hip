@@ -146,7 +146,7 @@ KERNEL(gated_matvec_1, GatedMatVec, GATED_THREADS, 4) { gated_matvec<1>(args); }
 KERNEL(gated_matvec_4, GatedMatVec, GATED_THREADS, 2) { gated_matvec<4>(args); }
 
 // Products of chosen experts: slot s is row s / x_share of x, meets the expert ids[s], and is row s of out. Grid: (blocks of the product, slots).
-// product.weights: [n_experts] addresses; product.bias: [n_experts, n_out] f32 or 0.
+// product.weights: [n_experts] addresses; product.bias: [n_experts] addresses of [n_out] f32, or 0.
 struct ExpertMatVec {
     Product product;
     Rows x;
@@ -159,7 +159,7 @@ KERNEL(expert_matvec, ExpertMatVec, MATVEC_THREADS, 8) {
     Product product = args.product;
     const u32 slot = block_y(), expert = at<u32>(args.ids)[slot];
     product.weights = at<u64>(product.weights)[expert];
-    if (product.bias != 0) product.bias += static_cast<u64>(expert) * product.n_out * 4;
+    if (product.bias != 0) product.bias = at<u64>(product.bias)[expert];
 #define ACTION(T) matvec_of<T, 1>(product, args.x, args.n_in, slot / args.x_share, slot, 1)
     FOR_TYPE(product.type, ACTION)
 #undef ACTION

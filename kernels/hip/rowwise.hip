@@ -180,6 +180,20 @@ KERNEL(soft_cap, SoftCap, FLAT_THREADS, 1) {
     if (i < args.count) x[i] = args.cap * hyperbolic_tangent(x[i] / args.cap);
 }
 
+// Multiplies each row with the sigmoid of its gate: x[r, i] = x[r, i] / (1 + exp(-gate[r])).
+// x: [count / n, n] f32; gate: [count / n] f32. A thread per element.
+struct GateRows {
+    u64 x;
+    u64 gate;
+    u64 count;
+    u32 n;
+};
+
+KERNEL(gate_rows, GateRows, FLAT_THREADS, 1) {
+    const u64 i = static_cast<u64>(block_x()) * FLAT_THREADS + thread_index();
+    if (i < args.count) at_mut<float>(args.x)[i] *= 1.0f / (1.0f + exponential(-at<float>(args.gate)[i / args.n]));
+}
+
 // Copies chosen rows: out[i] = x[rows[i]].
 // x: [any, n] f32; rows: [grid.x] u32; out: [grid.x, n] f32. One block per row.
 struct GatherRows {

@@ -23,6 +23,7 @@ pub mod launch;
 mod ops;
 mod readback;
 mod result;
+mod routing;
 mod safe;
 mod store;
 mod sys;
@@ -34,6 +35,7 @@ pub use error::HipError;
 pub use images::image_for;
 pub(crate) use index::{IndexMemory, Lists};
 pub(crate) use readback::{PickMemory, RowReader};
+pub(crate) use routing::{MATRICES, RoutingMemory};
 pub use safe::{
     Arena, Args, Event, Function, Gpu, Graph, Grid, InFlight, Library, Memory, Module, Pinned,
     Place, Ranges, Ring, RingWorker, Stream, View,

@@ -70,26 +70,27 @@ pub fn add_positions(rows: &RowIndex, table: &Tensor, out: &mut Tensor) -> Resul
         table.device(),
         &[("rows", rows.device()), ("out", out.device())],
     )?;
-    let matrix = check.matrix("table", table)?;
-    check.shape("out", out, &[rows.n_rows(), matrix.row_len])?;
+    let [n_positions, row_len] = check.matrix_shape("table", table)?;
+    check.shape("out", out, &[rows.n_rows(), row_len])?;
     let places = rows.places();
-    let beyond = |place: &crate::RowPlace| place.position as usize >= matrix.n_rows;
+    let beyond = |place: &crate::RowPlace| place.position as usize >= n_positions;
     if let Some(entry) = places.iter().position(beyond) {
         return Err(OpError::OutOfRange {
             op: check.0,
             what: "position",
             entry,
             index: u64::from(places[entry].position),
-            limit: matrix.n_rows as u64,
+            limit: n_positions as u64,
         });
     }
-    let unpack = unpack(check, "table", &matrix)?;
-    let out = check.activations_mut("out", out)?;
     match table.device() {
-        Device::Hip(_) => return Err(check.not_on(table.device())),
+        Device::Hip(hip) => hip.add_positions(rows, table, check.resident_mut("out", out)?)?,
         Device::Reference | Device::Cpu(_) => {
-            let mut position = vec![0.0; matrix.row_len];
-            for (row, place) in out.chunks_exact_mut(matrix.row_len).zip(places) {
+            let matrix = check.matrix("table", table)?;
+            let unpack = unpack(check, "table", &matrix)?;
+            let out = check.activations_mut("out", out)?;
+            let mut position = vec![0.0; row_len];
+            for (row, place) in out.chunks_exact_mut(row_len).zip(places) {
                 unpack(matrix.row(place.position as usize), &mut position);
                 for (out, value) in row.iter_mut().zip(&position) {
                     *out += value;

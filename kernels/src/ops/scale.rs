@@ -62,8 +62,9 @@ pub fn gate_rows(x: &mut Tensor, gate: &Tensor) -> Result<(), OpError> {
     let device = check.same_device(gate.device(), &[("x", x.device())])?;
     let [rows, cols] = check.two_dims("x", x)?;
     check.shape("gate", gate, &[rows, 1])?;
-    if matches!(device, Device::Hip(_)) {
-        return Err(check.not_on(device));
+    if let Device::Hip(hip) = device {
+        let gate = check.resident("gate", gate)?;
+        return Ok(hip.gate_rows([rows, cols], check.resident_mut("x", x)?, gate)?);
     }
     let gates = check.activations("gate", gate)?.data;
     let x = check.activations_mut("x", x)?;

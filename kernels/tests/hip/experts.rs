@@ -3,9 +3,10 @@
 use gguf::TensorType;
 use kernels::hip::View;
 use kernels::hip::launch::experts::{
-    AddExperts, ChooseExperts, ExpertWeights, Gating, add_experts, choose_experts, expert_matmul,
-    expert_matvec, order_slots,
+    AddExperts, ChooseExperts, ExpertWeights, Gating, Slots, add_experts, choose_experts,
+    expert_matmul, expert_matvec, order_slots,
 };
+use kernels::hip::launch::matrix::Tile;
 
 use super::cases::Random;
 use super::products::{Input, Matrix, allowed_half, allowed_int8, check};
@@ -17,8 +18,10 @@ fn the_best_experts_are_chosen_with_their_weights() {
     for (gating, normalise, with_bias) in [
         (Gating::SoftmaxOfAll, false, false),
         (Gating::SoftmaxOfAll, true, false),
+        (Gating::SoftmaxOfAll, true, true),
         (Gating::Sigmoid, true, true),
         (Gating::SoftmaxOfChosen, false, false),
+        (Gating::SoftmaxOfChosen, false, true),
     ] {
         for (rows, n_experts, k) in [(1, 1, 1), (5, 8, 2), (3, 33, 8), (2, 128, 8)] {
             let mut random = Random::new((n_experts + k) as u64);
@@ -52,12 +55,17 @@ fn the_best_experts_are_chosen_with_their_weights() {
                     _ => f64::from(row[e] - largest).exp(),
                 };
                 let chosen: Vec<usize> = ids[r * k..][..k].iter().map(|&id| id as usize).collect();
-                let choice = |e: usize| value(e) + if with_bias { f64::from(bias[e]) } else { 0.0 };
+                let all: f64 = (0..n_experts).map(value).sum();
+                let score = |e: usize| match gating {
+                    Gating::SoftmaxOfAll => value(e) / all,
+                    Gating::Sigmoid => value(e),
+                    Gating::SoftmaxOfChosen => f64::from(row[e]),
+                };
+                let choice = |e: usize| score(e) + if with_bias { f64::from(bias[e]) } else { 0.0 };
                 let mut order: Vec<usize> = (0..n_experts).collect();
                 order.sort_by(|&a, &b| choice(b).total_cmp(&choice(a)).then(a.cmp(&b)));
                 assert_eq!(chosen, order[..k], "{gating:?} {n_experts} {k}");
                 let of_chosen: f64 = chosen.iter().map(|&e| value(e)).sum();
-                let all: f64 = (0..n_experts).map(value).sum();
                 let total = match gating {
                     _ if normalise => of_chosen,
                     Gating::SoftmaxOfChosen => of_chosen,
@@ -120,30 +128,33 @@ fn slots_meet_their_experts() {
         let matrices: Vec<Matrix> = (0..n_experts)
             .map(|_| Matrix::random(tensor_type, [n_out, n_in], &mut random))
             .collect();
+        let bias = random.numbers(n_experts * n_out);
         let held: Vec<View> = matrices
             .iter()
             .map(|matrix| matrix.on_device.clone())
+            .chain(bias.chunks(n_out).map(uploaded))
             .collect();
-        let table = uploaded(
-            &held
-                .iter()
-                .map(|view| view.address() as u64)
-                .collect::<Vec<_>>(),
+        let addresses: Vec<u64> = held.iter().map(|view| view.address() as u64).collect();
+        let (table, biases) = (
+            uploaded(&addresses[..n_experts]),
+            uploaded(&addresses[n_experts..]),
         );
-        let bias = random.numbers(n_experts * n_out);
-        let bias_view = uploaded(&bias);
         let ids: Vec<u32> = (0..n_slots)
             .map(|_| u32::try_from(random.below(n_experts)).expect("small"))
             .collect();
         let x = Input::random(rows, n_in, &mut random);
         let weights = ExpertWeights {
             table: &table,
+            biases: Some(&biases),
             held: &held,
             tensor_type,
             n_out,
             n_in,
             n_experts,
-            bias: Some(&bias_view),
+        };
+        let slots = Slots {
+            count: n_slots,
+            share: k,
         };
         let (ids_view, order, first) = (
             uploaded(&ids),
@@ -158,9 +169,8 @@ fn slots_meet_their_experts() {
                 &kernels(),
                 weights,
                 x.for_dots(),
-                k,
+                slots,
                 [&ids_view, &few],
-                n_slots,
             )
         }
         .expect("enqueued");
@@ -177,11 +187,11 @@ fn slots_meet_their_experts() {
             expert_matmul(
                 &stream,
                 &kernels(),
+                Tile::for_rows(n_slots.div_ceil(n_experts)),
                 weights,
                 x.half(),
-                k,
+                slots,
                 [&order, &first, &many],
-                n_slots,
             )
         }
         .expect("enqueued");

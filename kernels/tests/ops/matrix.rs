@@ -1,11 +1,12 @@
 //! Products and rows of matrices against the reference.
 
 use gguf::TensorType;
-use kernels::{Activation, Device, Linear, Tensor, ops};
+use kernels::{Activation, Device, IndexLimits, KvShape, Linear, RowIndex, StepRows, Tensor, ops};
 
 use crate::support::{
-    Mismatch, Random, TYPES, Tolerance, bits, check_close, compare, devices, is_gpu, is_quantised,
-    must, must_fail, packed, picked, processors, tensor, tokens, view, weight, zeros,
+    Mismatch, NO_STORE, Random, TYPES, Tolerance, bits, check_close, compare, devices, is_gpu,
+    is_quantised, must, must_fail, packed, picked, positions, processors, refused, tensor, tokens,
+    view, weight, zeros,
 };
 
 /// Rows of activations, outputs, inputs: single ones, either side of a vector, of a group, of a tile, of a block of rows and of a panel.
@@ -288,6 +289,60 @@ fn embed_is_exact_for_every_type() {
             must(
                 check_close(&out.to_f32().expect("readable"), &expected, tolerance),
                 &(device.description(), tensor_type),
+            );
+        }
+    }
+}
+
+#[test]
+fn rows_of_positions_are_added() {
+    let kv = KvShape {
+        block_len: 4,
+        n_blocks: 3,
+        ..NO_STORE
+    };
+    let tables: [&[u32]; 2] = [&[2, 0], &[1]];
+    let places = [positions(0, 5, 3), positions(1, 2, 2)].concat();
+    for device in devices() {
+        for tensor_type in TYPES {
+            let table =
+                |device: &Device| weight(device, tensor_type, &[8, 256], &mut Random::new(12));
+            let limits = IndexLimits {
+                max_rows: 8,
+                max_logit_rows: 8,
+                n_vocab: 1,
+                kv,
+            };
+            // Rows that a GPU adds for the shape of the step have no position.
+            let mut rows = RowIndex::new(&device, limits);
+            rows.set_recordable(StepRows {
+                ids: &[0; 5],
+                places: &places,
+                tables: &tables,
+                logit_rows: &[],
+            })
+            .expect("places exist");
+            let before = Random::new(13).numbers(rows.n_rows() * 256);
+            let mut out = tensor(&device, &[rows.n_rows(), 256], &before);
+            ops::add_positions(&rows, &table(&device), &mut out).expect("shapes agree");
+            let values = table(&Device::reference()).to_f32().expect("readable");
+            let mut expected = before;
+            for (row, position) in expected.chunks_mut(256).zip([5, 6, 7, 2, 3]) {
+                let added = &values[position * 256..];
+                row.iter_mut().zip(added).for_each(|(x, value)| *x += value);
+            }
+            let tolerance = Tolerance {
+                abs: if is_gpu(&device) { 1e-6 } else { 0.0 },
+                rel: 0.0,
+            };
+            must(
+                check_close(&out.to_f32().expect("readable"), &expected, tolerance),
+                &(device.description(), tensor_type),
+            );
+            let short = weight(&device, tensor_type, &[7, 256], &mut Random::new(12));
+            refused(
+                ops::add_positions(&rows, &short, &mut out),
+                "add_positions: position 7 at entry 2 is out of range, there are 7",
             );
         }
     }

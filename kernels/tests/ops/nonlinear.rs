@@ -139,10 +139,6 @@ fn factors_and_bounds() {
         ops::clear(&mut x).expect("owned");
         assert_eq!(x.to_f32().expect("readable"), [0.0; 8193]);
 
-        // Gates of rows belong to experts, which a GPU does not serve.
-        if is_gpu(&device) {
-            continue;
-        }
         let mut rows = tensor(&device, &[2, 2], &[1.0, 2.0, 3.0, 4.0]);
         let gate = tensor(&device, &[2, 1], &[0.0, 200.0]);
         ops::gate_rows(&mut rows, &gate).expect("shapes agree");

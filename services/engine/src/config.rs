@@ -146,15 +146,17 @@ pub enum ConfigError {
         /// Its value.
         value: String,
     },
-    /// The device does not have an operation that the model needs.
-    #[error("architecture '{architecture}' needs {feature}, which device {device} does not have")]
+    /// The model needs more of something than the device has.
+    #[error("architecture '{architecture}' needs {feature}; device {device} has at most {limit}")]
     Device {
         /// `general.architecture`.
         architecture: String,
         /// What it needs.
-        feature: &'static str,
+        feature: String,
         /// Kind of the device.
         device: &'static str,
+        /// What the device has.
+        limit: String,
     },
     /// A value that no model can have.
     #[error("{key} = {value}: {reason}")]
@@ -231,25 +233,23 @@ impl ModelConfig {
 }
 
 impl ModelConfig {
-    /// That the device has every operation that the model needs. `fused`: whether some projections share a tensor.
+    /// That the device chooses among as many experts as the model has.
     /// # Errors
     /// [`ConfigError::Device`].
-    pub fn check_device(&self, device: &Device, fused: bool) -> Result<(), ConfigError> {
-        let Device::Hip(_) = device else {
+    pub fn check_device(&self, device: &Device) -> Result<(), ConfigError> {
+        let Some(experts) = &self.experts else {
             return Ok(());
         };
-        let needs = [
-            (fused, "tensors that hold several projections"),
-            (self.n_positions.is_some(), "a table of positions"),
-            (self.experts.is_some(), "experts"),
-        ];
-        let missing = needs.into_iter().find(|(needed, _)| *needed);
-        missing.map_or(Ok(()), |(_, feature)| {
-            Err(ConfigError::Device {
-                architecture: self.architecture.clone(),
-                feature,
-                device: device.kind(),
-            })
+        let [n_experts_max, n_used_max] = device.max_experts();
+        let (n_experts, n_used) = (experts.n_experts, experts.routing.n_used);
+        if n_experts <= n_experts_max && n_used <= n_used_max {
+            return Ok(());
+        }
+        Err(ConfigError::Device {
+            architecture: self.architecture.clone(),
+            feature: format!("{n_used} of {n_experts} experts for each row"),
+            device: device.kind(),
+            limit: format!("{n_used_max} of {n_experts_max}"),
         })
     }
 }

@@ -201,10 +201,10 @@ impl Engine {
         let device = &self.shared.config.device;
         let begun = Instant::now();
         let config = ModelConfig::from_directory(weights.directory())?;
+        config.check_device(device)?;
         let plan = Plan::build(&config, weights.directory(), |tensor_type| {
             device.supports(tensor_type)
         })?;
-        config.check_device(device, plan.has_parts(weights.directory()))?;
         if tokenizer.n_vocab() != config.n_vocab {
             return Err(AttachError::Vocabulary {
                 tokenizer: tokenizer.n_vocab(),

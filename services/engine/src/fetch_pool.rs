@@ -3,19 +3,18 @@
 //! # Why each model has its own
 //! A fetch blocks for as long as the storage takes. Threads that stand in the reads of a slow model must not be missing to another one.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use gguf::{ExtentId, TensorType};
+use gguf::ExtentId;
 use kernels::hip::View;
 use weights::Fetched;
 
 use crate::source::{SourceError, WeightSource};
-use crate::upload::{self, Job, Room};
+use crate::upload::{Job, Layouts, Piece, Room, placed_bytes};
 
 /// The end of one fetch.
 #[derive(Debug)]
@@ -46,24 +45,23 @@ pub(crate) enum NotFetched {
 }
 
 impl FetchPool {
-    /// Starts `n_threads` threads that report through `done`. With `room`, they bring extents to the GPU that it is on.
+    /// Starts `n_threads` threads that report through `done`. With a room, they bring extents to the GPU that it is on, each laid out as is said.
     pub(crate) fn start(
         source: &Arc<dyn WeightSource>,
         n_threads: usize,
-        room: Option<&Room>,
+        room: Option<(&Room, &Arc<Layouts>)>,
         done: impl Fn(FetchDone) + Clone + Send + 'static,
     ) -> std::io::Result<FetchPool> {
         let (jobs, queue) = mpsc::channel();
         let queue = Arc::new(Mutex::new(queue));
         let stopped = Arc::new(AtomicBool::new(false));
-        let types = upload::types(source.directory());
         let mut threads = Vec::with_capacity(n_threads);
         for index in 0..n_threads {
             let (source, queue, done) = (Arc::clone(source), Arc::clone(&queue), done.clone());
             let stopped = Arc::clone(&stopped);
             let fetcher = Fetcher {
                 source,
-                room: room.map(|room| (room.clone(), Arc::clone(&types))),
+                room: room.map(|(room, layouts)| (room.clone(), Arc::clone(layouts))),
                 stopped,
             };
             let thread = std::thread::Builder::new().name(format!("fetch-{index}"));
@@ -98,8 +96,8 @@ impl FetchPool {
 /// What one thread does its fetches with.
 struct Fetcher {
     source: Arc<dyn WeightSource>,
-    /// Where extents are brought on a GPU, and their types.
-    room: Option<(Room, Arc<HashMap<ExtentId, TensorType>>)>,
+    /// Where extents are brought on a GPU, and how they lie there.
+    room: Option<(Room, Arc<Layouts>)>,
     stopped: Arc<AtomicBool>,
 }
 
@@ -126,13 +124,17 @@ impl Fetcher {
             }
             Ok(Begun::OnItsWay {
                 room,
-                types,
+                layouts,
+                len_bytes,
+                pieces,
                 view,
                 fetched,
             }) => room.bring(Job {
                 source: Arc::clone(&self.source),
                 extent,
-                tensor_type: types[&extent],
+                len_bytes,
+                tensor_type: layouts.tensor_type(extent),
+                pieces,
                 view,
                 fetched,
                 stopped: Arc::clone(&self.stopped),
@@ -142,15 +144,19 @@ impl Fetcher {
     }
 
     fn begin(&self, extent: ExtentId) -> Result<Begun<'_>, SourceError> {
-        let Some((room, types)) = &self.room else {
+        let Some((room, layouts)) = &self.room else {
             return Ok(Begun::Here(self.source.fetch(extent)?));
         };
         let fetched = self.source.warm(extent)?;
         let len_bytes = self.source.directory().extent(extent).len_bytes;
-        let view = room.range(usize::try_from(len_bytes).unwrap_or(usize::MAX))?;
+        let len_bytes = usize::try_from(len_bytes).unwrap_or(usize::MAX);
+        let pieces = layouts.pieces(extent, len_bytes);
+        let view = room.range(placed_bytes(&pieces))?;
         Ok(Begun::OnItsWay {
             room,
-            types,
+            layouts,
+            len_bytes,
+            pieces,
             view,
             fetched,
         })
@@ -164,7 +170,9 @@ enum Begun<'a> {
     /// It is in the page cache and has a place on the device.
     OnItsWay {
         room: &'a Room,
-        types: &'a HashMap<ExtentId, TensorType>,
+        layouts: &'a Layouts,
+        len_bytes: usize,
+        pieces: Vec<Piece>,
         view: View,
         fetched: Fetched,
     },

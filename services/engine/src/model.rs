@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use gguf::ExtentId;
 use kernels::hip::View;
-use kernels::hip::launch::repack::is_part;
 use kernels::{Device, KvShape, KvType, OpError, RopeTable, Tensor};
 
 use crate::config::ModelConfig;
 use crate::kv_cache::BLOCK_LEN;
 use crate::plan::{Experts, Layer, LazyTensor, Network, Plan};
 use crate::source::WeightSource;
+use crate::upload::Layouts;
 
 pub use step::{Progress, Rows, Step};
 pub use workspace::{Outcome, Workspace};
@@ -23,6 +23,15 @@ pub use workspace::{Outcome, Workspace};
 /// Why a layer that runs on a GPU has all of its extents there.
 const RESIDENT: &str =
     "a layer runs when its extents are resident, and a resident extent has its place";
+
+/// The experts that a layer of them runs with.
+#[derive(Clone, Copy, Debug)]
+enum With<'a> {
+    /// All, of which nobody need know to which ones the rows go.
+    All,
+    /// Those that some row goes to, ascending.
+    Chosen(&'a [u32]),
+}
 
 /// A model that steps can run on.
 #[derive(Debug)]
@@ -34,6 +43,8 @@ pub struct Model {
     kv_type: KvType,
     /// Where resident extents lie that are not used where the source has them, by [`ExtentId`].
     places: HashMap<ExtentId, View>,
+    /// How they lie there.
+    layouts: Arc<Layouts>,
     /// Those of the configuration. Made when the first step has the frequency factors, if there are any; empty before.
     ropes: Vec<RopeTable>,
 }
@@ -47,7 +58,12 @@ impl Model {
         device: Device,
         kv_type: KvType,
     ) -> Model {
+        let layouts = match device {
+            Device::Hip(_) => Layouts::new(&plan, source.directory()),
+            Device::Reference | Device::Cpu(_) => Layouts::default(),
+        };
         Model {
+            layouts: Arc::new(layouts),
             config,
             plan,
             source,
@@ -91,6 +107,11 @@ impl Model {
         &self.device
     }
 
+    /// How extents lie in a GPU's memory.
+    pub(crate) fn layouts(&self) -> &Arc<Layouts> {
+        &self.layouts
+    }
+
     /// An extent lies in a GPU's memory now.
     pub(crate) fn place(&mut self, extent: ExtentId, view: View) {
         self.places.insert(extent, view);
@@ -103,15 +124,15 @@ impl Model {
         }
     }
 
-    /// Whether a step may be run as a whole, with nothing to decide between its layers. What experts it needs would have to be asked.
-    fn runs_as_a_whole(&self) -> bool {
-        self.device.records() && self.config.experts.is_none()
-    }
-
-    /// Runs one layer, whose extents are resident, on the rows of the step that the workspace is set to. Of a layer of experts only those need be that the rows were routed to.
-    fn run_layer(&mut self, index: usize, workspace: &mut Workspace) -> Result<(), OpError> {
+    /// Runs one layer, whose extents are resident, on the rows of the step that the workspace is set to. Of a layer of experts only those need be that `with` names.
+    fn run_layer(
+        &mut self,
+        index: usize,
+        with: With<'_>,
+        workspace: &mut Workspace,
+    ) -> Result<(), OpError> {
         let layer = match &self.plan.layers[index] {
-            Layer::Experts(experts) => return self.run_experts(experts, workspace),
+            Layer::Experts(experts) => return self.run_experts(experts, with, workspace),
             layer => layer.try_map(|lazy| self.tensor(lazy))?,
         };
         match layer {
@@ -125,30 +146,30 @@ impl Model {
     fn run_experts(
         &self,
         layer: &Experts<LazyTensor>,
+        with: With<'_>,
         workspace: &mut Workspace,
     ) -> Result<(), OpError> {
         let tensor = &mut |lazy: &LazyTensor| self.tensor(lazy);
         let mut networks: Vec<Option<Network<Tensor>>> = Vec::new();
         networks.resize_with(layer.networks.len(), || None);
-        for expert in workspace.chosen_experts() {
-            let expert = expert as usize;
-            networks[expert] = Some(layer.networks[expert].try_map(tensor)?);
+        for (expert, network) in (0..).zip(&mut networks) {
+            let lazy = &layer.networks[expert as usize];
+            let used = match with {
+                With::All => true,
+                With::Chosen(chosen) => chosen.binary_search(&expert).is_ok(),
+            };
+            *network = used.then(|| lazy.try_map(tensor)).transpose()?;
         }
         let post_norm = layer.post_norm.as_ref().map(|norm| norm.try_map(tensor));
-        self.experts(&networks, post_norm.transpose()?.as_ref(), workspace)
+        let post_norm = post_norm.transpose()?;
+        self.experts(layer.index, &networks, post_norm.as_ref(), workspace)
     }
 
     /// The tensor itself: a view of the source's bytes, or of their place in a GPU's memory.
     fn tensor(&self, lazy: &LazyTensor) -> Result<Tensor, OpError> {
         if let Device::Hip(hip) = &self.device {
             let view = self.places.get(&lazy.extent).expect(RESIDENT);
-            if !is_part(lazy.tensor_type, &lazy.bytes, view.len()) {
-                return Err(OpError::NotOnDevice {
-                    op: "part of a tensor",
-                    device: self.device.kind(),
-                });
-            }
-            let view = view.slice(lazy.bytes.clone())?;
+            let view = view.slice(self.layouts.place(lazy.extent, &lazy.bytes))?;
             return Tensor::from_view(hip, lazy.tensor_type, &lazy.shape, view);
         }
         let bytes = Arc::clone(&self.source).view(lazy.extent);

@@ -94,6 +94,14 @@ impl Plan {
         matches!(self.layers[layer], Layer::Experts(_))
     }
 
+    /// The block whose experts a layer is, if it is one of experts.
+    pub(crate) fn routed_block(&self, layer: usize) -> Option<usize> {
+        match &self.layers[layer] {
+            Layer::Experts(experts) => Some(experts.index),
+            _ => None,
+        }
+    }
+
     /// The extents that a step needs at a layer of experts: those of the chosen ones and what all of them share, in the order of the file. Empty for other layers.
     pub fn chosen_extents(&self, layer: usize, chosen: &[u32]) -> Vec<ExtentId> {
         let Layer::Experts(experts) = &self.layers[layer] else {
@@ -112,17 +120,6 @@ impl Plan {
         }
         let in_order = self.extents[layer].iter();
         in_order.copied().filter(|id| needed.contains(id)).collect()
-    }
-
-    /// Whether some tensor of some layer is a part of its extent.
-    pub fn has_parts(&self, directory: &Directory) -> bool {
-        let mut found = false;
-        for layer in &self.layers {
-            layer.for_each(|tensor| {
-                found |= tensor.bytes.len() as u64 != directory.extent(tensor.extent).len_bytes;
-            });
-        }
-        found
     }
 
     /// How many extents the layers use, each counted once.

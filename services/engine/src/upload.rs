@@ -6,22 +6,22 @@
 //! pinned once.
 //!
 //! A thread does not wait for what it has sent. It goes on with the next part and reports an extent once the device has passed an event behind it; behind the last part of an extent the device
-//! brings it into the layout that the kernels read.
+//! brings its tensors into the layout that the kernels read.
 
 mod job;
+mod layout;
 mod threads;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use gguf::{Directory, ExtentId, TensorType};
 use kernels::Device;
 use kernels::hip::{Arena, Hip, HipError, Ring, View};
 
 pub(crate) use job::Job;
 use job::Part;
+pub(crate) use layout::{Layouts, Piece, placed_bytes};
 
 use crate::source::SourceError;
 use crate::{EngineConfig, StartError};
@@ -162,16 +162,6 @@ pub(crate) fn budget_bytes(config: &EngineConfig) -> Result<Option<u64>, StartEr
     let share = SLACK_SHARE as u64;
     let left_bytes = (free_bytes - others_bytes) / (share + 1) * share;
     Ok(Some(config.weights_budget_bytes.unwrap_or(left_bytes)))
-}
-
-/// The tensor type of each extent.
-pub(crate) fn types(directory: &Directory) -> Arc<HashMap<ExtentId, TensorType>> {
-    let tensors = directory.tensors().iter();
-    let extents = tensors.flat_map(|info| {
-        let ids = info.extents.clone().map(ExtentId);
-        ids.map(|id| (id, info.tensor_type))
-    });
-    Arc::new(extents.collect())
 }
 
 impl From<HipError> for SourceError {

@@ -141,7 +141,9 @@ pub fn order_slots(
 pub struct ExpertWeights<'a> {
     /// `[n_experts]` u64: where each expert's matrix lies.
     pub table: &'a View,
-    /// The matrices that the table names, so that they live as long as the launch needs them.
+    /// `[n_experts]` u64: where the bias of each lies, `[n_out]` f32.
+    pub biases: Option<&'a View>,
+    /// What the tables name, so that it lives as long as the launch needs it.
     pub held: &'a [View],
     /// Tensor type of all.
     pub tensor_type: TensorType,
@@ -151,8 +153,24 @@ pub struct ExpertWeights<'a> {
     pub n_in: usize,
     /// Experts.
     pub n_experts: usize,
-    /// `[n_experts, n_out]` f32.
-    pub bias: Option<&'a View>,
+}
+
+/// The slots of a product with experts: slot `s` is row `s / share` of `x`, and row `s` of `out`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slots {
+    /// How many there are.
+    pub count: usize,
+    /// Slots of a row of `x`; divides `count`.
+    pub share: usize,
+}
+
+impl Slots {
+    /// Rows of `x`.
+    fn rows(self) -> Result<usize, HipError> {
+        let whole = self.share > 0 && self.count.is_multiple_of(self.share);
+        require("slots of a row", whole, self.share)?;
+        Ok(self.count / self.share)
+    }
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
@@ -165,29 +183,24 @@ struct ExpertMatVecArgs {
     x_share: u32,
 }
 
-/// Enqueues the products of slots with their experts: slot `s` is row `s / x_share` of `x`, meets expert `ids[s]`, and is row `s` of `out`.
+/// Enqueues the products of slots with their experts: slot `s` meets expert `ids[s]`.
 ///
-/// `x`: `[n_slots / x_share, n_in]`; `ids`: `[n_slots]` u32; `out`: `[n_slots, n_out]` f32.
+/// `x`: `[slots.count / slots.share, n_in]`; `ids`: `[slots.count]` u32; `out`: `[slots.count, n_out]` f32.
 ///
 /// # Errors
 /// [`HipError::Range`] for a view that is too short; the call that failed.
 ///
 /// # Safety
-/// When the kernel runs, every id is an expert, and the table has the address of its matrix of `[n_out, n_in]`, which lies in a view that is held.
+/// When the kernel runs, every id is an expert, and the tables have the addresses of its matrix of `[n_out, n_in]` and of its bias, which lie in views that are held.
 pub unsafe fn expert_matvec(
     stream: &Stream,
     kernels: &Kernels,
     experts: ExpertWeights,
     x: Rows,
-    x_share: usize,
+    slots: Slots,
     [ids, out]: [&View; 2],
-    n_slots: usize,
 ) -> Result<(), HipError> {
-    require(
-        "slots of a row",
-        x_share > 0 && n_slots.is_multiple_of(x_share),
-        x_share,
-    )?;
+    let (n_slots, rows) = (slots.count, slots.rows()?);
     let ExpertWeights {
         n_out,
         n_in,
@@ -199,22 +212,16 @@ pub unsafe fn expert_matvec(
     let args = ExpertMatVecArgs {
         product: ProductArgs {
             weights: operands.address("table of experts", experts.table, n_experts * 8)?,
-            bias: operands.optional("bias", experts.bias, n_experts * n_out * 4)?,
+            bias: operands.optional("table of biases", experts.biases, n_experts * 8)?,
             out: operands.address("out", out, n_slots * n_out * 4)?,
             tensor_type: experts.tensor_type.id(),
             n_out: narrow("outputs", n_out)?,
             ..Zeroable::zeroed()
         },
-        x: rows_args(
-            &mut operands,
-            x,
-            n_slots / x_share,
-            n_in,
-            &[experts.tensor_type],
-        )?,
+        x: rows_args(&mut operands, x, rows, n_in, &[experts.tensor_type])?,
         ids: operands.address("ids", ids, n_slots * 4)?,
         n_in: narrow("inputs", n_in)?,
-        x_share: narrow("slots of a row", x_share)?,
+        x_share: narrow("slots of a row", slots.share)?,
     };
     let blocks = [
         narrow("blocks", n_out.div_ceil(MATVEC_BLOCK_OUTPUTS))?,
@@ -227,23 +234,24 @@ pub unsafe fn expert_matvec(
 
 /// Enqueues the same products on matrix cores, expert by expert: for many rows.
 ///
-/// `x`: the half form of `[n_slots / x_share, n_in]`; `order`, `first`: from [`order_slots`]; `out`: `[n_slots, n_out]` f32.
+/// `x`: the half form of `[slots.count / slots.share, n_in]`; `order`, `first`: from [`order_slots`]; `out`: `[slots.count, n_out]` f32. Results do not depend on the slots beside, for one tile.
 ///
 /// # Errors
 /// [`HipError::Range`] for a view that is too short, or weights for which [`has_matmul`] is false; the call that failed.
 ///
 /// # Safety
-/// When the kernel runs, `order` and `first` are what [`order_slots`] made for these slots, and the table has the address of each expert's matrix of `[n_out, n_in]` whose list is not empty,
-/// which lies in a view that is held.
+/// When the kernel runs, `order` and `first` are what [`order_slots`] made for these slots, and the tables have the addresses of the matrix of `[n_out, n_in]` and of the bias of each expert
+/// whose list is not empty, which lie in views that are held.
 pub unsafe fn expert_matmul(
     stream: &Stream,
     kernels: &Kernels,
+    tile: Tile,
     experts: ExpertWeights,
     x: Half,
-    x_share: usize,
+    slots: Slots,
     [order, first, out]: [&View; 3],
-    n_slots: usize,
 ) -> Result<(), HipError> {
+    let (n_slots, rows) = (slots.count, slots.rows()?);
     let ExpertWeights {
         tensor_type,
         n_out,
@@ -256,18 +264,13 @@ pub unsafe fn expert_matmul(
         has_matmul(tensor_type, n_in),
         n_in,
     )?;
-    require(
-        "slots of a row",
-        x_share > 0 && n_slots.is_multiple_of(x_share),
-        x_share,
-    )?;
     let mut operands = Operands::default();
     operands.hold(experts.held);
-    let [x, scales] = operands.half(Some(x), n_slots / x_share, n_in)?;
+    let [x, scales] = operands.half(Some(x), rows, n_in)?;
     let args = MatMulArgs {
         x,
         scales,
-        bias: operands.optional("bias", experts.bias, n_experts * n_out * 4)?,
+        bias: operands.optional("table of biases", experts.biases, n_experts * 8)?,
         out: operands.address("out", out, n_slots * n_out * 4)?,
         experts: operands.address("table of experts", experts.table, n_experts * 8)?,
         order: operands.address("order", order, n_slots * 4)?,
@@ -276,11 +279,10 @@ pub unsafe fn expert_matmul(
         n_in: narrow("inputs", n_in)?,
         n_out: narrow("outputs", n_out)?,
         rows: narrow("slots", n_slots)?,
-        x_share: narrow("slots of a row", x_share)?,
+        x_share: narrow("slots of a row", slots.share)?,
         ..Zeroable::zeroed()
     };
     // Any expert may have all slots; blocks beyond an expert's list end at once.
-    let tile = Tile::for_rows(n_slots.div_ceil(n_experts.max(1)));
     let blocks = [
         narrow("row tiles", n_slots.div_ceil(tile.rows()))?,
         narrow("output tiles", n_out.div_ceil(tile.outputs()))?,

@@ -56,7 +56,7 @@ macro_rules! kernels {
 }
 
 kernels! {
-    rms_norm layer_norm head_norm write_forms activate add soft_cap gather_rows
+    rms_norm layer_norm head_norm write_forms activate add soft_cap gate_rows gather_rows
     repack embed rope_angles rope_write
     matvec_1 matvec_4 gated_matvec_1 gated_matvec_4 expert_matvec
     matmul_16 matmul_64 matmul_128 add_splits

@@ -1,7 +1,5 @@
 //! From a file's blocks to the layout in which weights lie on the device: `kernels/hip/planes.h` says what that is.
 
-use std::ops::Range;
-
 use bytemuck::{Pod, Zeroable};
 use gguf::TensorType;
 
@@ -59,18 +57,8 @@ pub fn is_repacked(tensor_type: TensorType) -> bool {
     )
 }
 
-/// Whether a part of an extent can be used by itself as it lies on the device: what is repacked, in whole panels or up to its end.
-#[must_use]
-pub fn is_part(tensor_type: TensorType, part: &Range<usize>, extent_bytes: usize) -> bool {
-    let panel =
-        PANEL_CHUNKS * CHUNK_LEN / tensor_type.block_len().max(1) * tensor_type.block_bytes();
-    !is_repacked(tensor_type)
-        || part.start.is_multiple_of(panel)
-            && (part.end == extent_bytes || part.end.is_multiple_of(panel))
-}
-
-/// Repacks one extent (a tensor, or one expert of one) in place, so that kernels can read it; nothing for types that stay as they are. The extent keeps its length. Enqueue it once, behind the
-/// copy that brought the whole extent.
+/// Repacks one tensor (or one expert of one, or one of several that share one in the file) in place, so that kernels can read it; nothing for types that stay as they are. It keeps its length.
+/// Enqueue it once, behind the copy that brought all of it.
 ///
 /// `weights`: `n_elements` numbers of `tensor_type`, whole blocks as in the file; the view begins at a multiple of 16 bytes.
 ///

@@ -362,6 +362,44 @@ pub fn soft_cap(
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
+struct GateRowsArgs {
+    x: u64,
+    gate: u64,
+    count: u64,
+    n: u32,
+    _rest: u32,
+}
+
+/// Enqueues multiplying each of `rows` rows of `n` numbers with the sigmoid of its gate: `x[r, i] *= 1 / (1 + exp(-gate[r]))`.
+///
+/// `x`: `[rows, n]` f32; `gate`: `[rows]` f32.
+///
+/// # Errors
+/// [`HipError::Range`] for a view that is too short; the call that failed.
+pub fn gate_rows(
+    stream: &Stream,
+    kernels: &Kernels,
+    x: &View,
+    gate: &View,
+    [rows, n]: [usize; 2],
+) -> Result<(), HipError> {
+    let mut operands = Operands::default();
+    let count = rows * n;
+    let args = GateRowsArgs {
+        x: operands.address("x", x, count * 4)?,
+        gate: operands.address("gate", gate, rows * 4)?,
+        count: count as u64,
+        n: narrow("n", n)?,
+        _rest: 0,
+    };
+    let blocks = narrow("blocks", count.div_ceil(FLAT_THREADS as usize))?;
+    let grid = grid([blocks, 1, 1], FLAT_THREADS);
+    // SAFETY: `GateRowsArgs` is the kernel's structure; elements beyond `count` are left alone.
+    unsafe { operands.launch(stream, &kernels.gate_rows, grid, args) }
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
 struct GatherRowsArgs {
     x: u64,
     rows: u64,

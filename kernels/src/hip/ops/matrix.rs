@@ -29,12 +29,35 @@ impl Hip {
         let op = Embed {
             table: weights(table),
             ids: &self.lists(rows).ids_view()?,
+            stride: 1,
             out: out.write_numbers(),
             rows: rows.n_rows(),
             factor: 1.0,
+            add: false,
         };
-        // SAFETY: the index let no id pass that is not below its vocabulary, which is no larger than the table; rows that were added have token 0.
-        unsafe { embed::embed(self.stream(), self.kernels(), op) }
+        embed::embed(self.stream(), self.kernels(), op)
+    }
+
+    /// Rows that were added have no position, and stay as they are.
+    pub(crate) fn add_positions(
+        &self,
+        rows: &RowIndex,
+        table: &Tensor,
+        out: &mut Activations,
+    ) -> Result<(), HipError> {
+        if rows.n_rows() == 0 {
+            return Ok(());
+        }
+        let op = Embed {
+            table: weights(table),
+            ids: &self.lists(rows).positions_view()?,
+            stride: 2,
+            out: out.write_numbers(),
+            rows: rows.n_rows(),
+            factor: 1.0,
+            add: true,
+        };
+        embed::embed(self.stream(), self.kernels(), op)
     }
 
     pub(crate) fn products(
@@ -100,7 +123,7 @@ impl Hip {
     }
 
     /// The tile of products on matrix cores; `None` for few rows. Where a row must not depend on the others, it is always the same one.
-    fn tile(&self, rows: usize) -> Option<Tile> {
+    pub(super) fn tile(&self, rows: usize) -> Option<Tile> {
         if self.is_batch_invariant() {
             return Some(Tile::Middle);
         }
@@ -171,7 +194,7 @@ fn product<'a>(linear: Linear<'a>, out: &'a View, add: Option<&'a View>) -> Prod
 }
 
 /// Activations in the forms that dot products with weights of these types want.
-fn dot_rows(
+pub(super) fn dot_rows(
     x: &Activations,
     rows: usize,
     types: impl IntoIterator<Item = TensorType>,

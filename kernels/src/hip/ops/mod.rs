@@ -1,6 +1,7 @@
 //! The operations of a GPU: operands that were checked become launches on the device's stream.
 
 mod attention;
+mod experts;
 mod matrix;
 mod rows;
 

@@ -155,6 +155,16 @@ impl Hip {
         rowwise::activate(self.stream(), self.kernels(), op)
     }
 
+    pub(crate) fn gate_rows(
+        &self,
+        shape: [usize; 2],
+        x: &mut Activations,
+        gate: &Activations,
+    ) -> Result<(), HipError> {
+        let x = x.write_numbers();
+        rowwise::gate_rows(self.stream(), self.kernels(), x, gate.numbers(), shape)
+    }
+
     pub(crate) fn gather_rows(
         &self,
         rows: &RowIndex,

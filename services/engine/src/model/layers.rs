@@ -67,7 +67,7 @@ impl Model {
                 let post_norm = post_norm.as_ref();
                 self.add(&network.down, post_norm, &w.activated, &mut w.residual)
             }
-            FeedForward::Routed(router) => self.route(router, w),
+            FeedForward::Routed(router) => self.route(layer.index, router, w),
         }
     }
 
@@ -106,7 +106,12 @@ impl Model {
     }
 
     /// Chooses experts for every row, and begins the sum that they add to with the network that runs for all of them, if there is one.
-    fn route(&self, router: &Router<Tensor>, workspace: &mut Workspace) -> Result<(), OpError> {
+    fn route(
+        &self,
+        index: usize,
+        router: &Router<Tensor>,
+        workspace: &mut Workspace,
+    ) -> Result<(), OpError> {
         let w = workspace;
         let input = self.feed_forward_input(&w.residual.x, &w.normed);
         let Chooser {
@@ -115,7 +120,7 @@ impl Model {
             shared,
         } = w.chooser.as_mut().expect(HAS_EXPERTS);
         ops::matmul(router.linear.operand(), input, logits)?;
-        ops::route(logits, router.selection_bias.as_ref(), routing)?;
+        ops::route(index, logits, router.selection_bias.as_ref(), routing)?;
         let sum = &mut w.residual.delta;
         let (Some(Shared { network, gate }), Some(inner)) = (&router.shared, shared) else {
             return ops::clear(sum);
@@ -130,9 +135,10 @@ impl Model {
         Ok(())
     }
 
-    /// `x += norm(what runs beside the experts + the experts that each row was routed to)`. `networks`: one for each expert, those that no row was routed to left out.
+    /// `x += norm(what runs beside the experts + the experts that each row was routed to)`. `networks`: one for each expert, those left out that no row was routed to.
     pub(super) fn experts(
         &self,
+        index: usize,
         networks: &[Option<Network<Tensor>>],
         post_norm: Option<&Norm<Tensor>>,
         workspace: &mut Workspace,
@@ -146,7 +152,8 @@ impl Model {
             .map(|network| network.as_ref().map(expert_operand))
             .collect();
         let sum = &mut w.residual.delta;
-        ops::experts(routing, &operands, config.activation, input, sum)?;
+        let activation = config.activation;
+        ops::experts(index, routing, &operands, activation, input, sum)?;
         self.add_delta(post_norm, &mut w.residual)
     }
 

@@ -1,7 +1,7 @@
 use gguf::ExtentId;
 use kernels::{OpError, RowPlace, StepRows};
 
-use super::{Model, Workspace};
+use super::{Model, With, Workspace};
 use crate::plan::Plan;
 use crate::residency::{ModelKey, Residency, Wanted};
 use crate::scheduler::{Batch, SequenceId};
@@ -94,9 +94,16 @@ pub struct Step {
     /// The layer that is next.
     layer: usize,
     /// What it needs of that layer, if it is one that steps use in part.
-    chosen: Vec<ExtentId>,
-    /// The same of the layer that it ran last.
-    used: Vec<ExtentId>,
+    chosen: Chosen,
+    /// The same of such layers that it ran last.
+    used: Vec<(usize, Vec<ExtentId>)>,
+}
+
+/// Experts of a layer, ascending, and the extents that they take.
+#[derive(Debug, Default)]
+struct Chosen {
+    experts: Vec<u32>,
+    extents: Vec<ExtentId>,
 }
 
 impl Step {
@@ -106,7 +113,7 @@ impl Step {
             batch,
             rows,
             layer: 0,
-            chosen: Vec::new(),
+            chosen: Chosen::default(),
             used: Vec::new(),
         }
     }
@@ -126,16 +133,17 @@ impl Step {
         self.layer
     }
 
-    /// The extents that one of the layers which it ran has used: all of them, or of the layer that it ran last those that it chose.
+    /// The extents that one of the layers has used which it ran when it advanced last: all of them, or those that it chose.
     pub fn used<'a>(&'a self, plan: &'a Plan, layer: usize) -> &'a [ExtentId] {
-        if plan.is_routed(layer) {
-            &self.used
-        } else {
-            &plan.extents[layer]
+        if !plan.is_routed(layer) {
+            return &plan.extents[layer];
         }
+        let used = self.used.iter().find(|(used, _)| *used == layer);
+        used.map_or(&[], |(_, extents)| extents)
     }
 
-    /// Runs the next layer, if it is resident, and holds the one after it. If it is not, nothing is computed.
+    /// Runs the next layer, if it is resident, and holds the one after it. If it is not, nothing is computed. A device that records runs all layers at once, where all are resident and every row
+    /// is the last of its sequence.
     /// # Errors
     /// What an op refused; the step cannot go on then.
     pub fn advance(
@@ -149,20 +157,22 @@ impl Step {
             return Ok(Progress::NotResident(self.layer));
         }
         if self.layer == 0 {
-            if self.rows.decode_only() && model.runs_as_a_whole() && residency.is_whole(key) {
+            if self.rows.decode_only() && model.device().records() && residency.is_whole(key) {
                 return self.run_whole(key, model, workspace, residency);
             }
             workspace.begin(&self.rows)?;
         }
-        model.run_layer(self.layer, workspace)?;
-        self.used = std::mem::take(&mut self.chosen);
+        let chosen = std::mem::take(&mut self.chosen);
+        model.run_layer(self.layer, With::Chosen(&chosen.experts), workspace)?;
+        self.used = vec![(self.layer, chosen.extents)];
         self.layer += 1;
         if self.layer == self.n_layers(model) {
             return Ok(Progress::Done);
         }
-        if model.plan().is_routed(self.layer) {
-            let chosen = workspace.chosen_experts();
-            self.chosen = model.plan().chosen_extents(self.layer, &chosen);
+        if let Some(block) = model.plan().routed_block(self.layer) {
+            let experts = workspace.chosen_experts(block)?;
+            let extents = model.plan().chosen_extents(self.layer, &experts);
+            self.chosen = Chosen { experts, extents };
         }
         Ok(match self.want(key, model.plan(), residency) {
             Wanted::Ready => Progress::Advanced,
@@ -172,13 +182,14 @@ impl Step {
 
     fn want(&self, key: ModelKey, plan: &Plan, residency: &mut Residency) -> Wanted {
         if plan.is_routed(self.layer) {
-            residency.want_some(key, self.layer, &self.chosen)
+            residency.want_some(key, self.layer, &self.chosen.extents)
         } else {
             residency.want(key, self.layer)
         }
     }
 
-    /// Runs all layers of a model that is resident as a whole. The first step of a shape is run, the second is recorded, and those that follow run what was recorded.
+    /// Runs all layers of a model that is resident as a whole. The first step of a shape is run, the second is recorded, and those that follow run what was recorded. Which experts its rows went
+    /// to is asked when it is done, so that what it used is counted.
     fn run_whole(
         &mut self,
         key: ModelKey,
@@ -187,13 +198,10 @@ impl Step {
         residency: &mut Residency,
     ) -> Result<Progress, OpError> {
         let n_layers = self.n_layers(model);
-        for layer in 1..n_layers {
-            residency.want(key, layer);
-        }
         let shape = workspace.begin_whole(&self.rows)?;
         let device = model.device().clone();
         let mut run = |workspace: &mut Workspace| {
-            (0..n_layers).try_for_each(|layer| model.run_layer(layer, workspace))
+            (0..n_layers).try_for_each(|layer| model.run_layer(layer, With::All, workspace))
         };
         match workspace.recordings.remove(&shape) {
             None => {
@@ -210,6 +218,17 @@ impl Step {
                 }
                 workspace.recordings.insert(shape, recording);
             }
+        }
+        workspace.bring_choices()?;
+        for layer in 1..n_layers {
+            let Some(block) = model.plan().routed_block(layer) else {
+                residency.want(key, layer);
+                continue;
+            };
+            let experts = workspace.chosen_experts(block)?;
+            let extents = model.plan().chosen_extents(layer, &experts);
+            residency.want_some(key, layer, &extents);
+            self.used.push((layer, extents));
         }
         self.layer = n_layers;
         Ok(Progress::Done)

@@ -173,10 +173,20 @@ impl Workspace {
         Ok(())
     }
 
-    /// The experts that the rows of the step were routed to at the block that ran last, ascending; empty for a model without experts.
-    pub fn chosen_experts(&self) -> Vec<u32> {
-        let chooser = self.chooser.as_ref();
-        chooser.map_or_else(Vec::new, |chooser| chooser.routing.chosen())
+    /// The experts that the rows of the step were routed to at a block, ascending. Waits for a device that has not been asked yet.
+    pub(super) fn chosen_experts(&mut self, block: usize) -> Result<Vec<u32>, OpError> {
+        match &mut self.chooser {
+            Some(chooser) => chooser.routing.chosen(block),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Asks the device once for what it has chosen at all blocks.
+    pub(super) fn bring_choices(&mut self) -> Result<(), OpError> {
+        match &mut self.chooser {
+            Some(chooser) => chooser.routing.bring_all(),
+            None => Ok(()),
+        }
     }
 
     /// What was recorded holds weights in memory: it is let go before any of them is.
@@ -220,6 +230,7 @@ impl Chooser {
         experts: &ExpertConfig,
     ) -> Result<Chooser, OpError> {
         let size = RoutingSize {
+            n_layers: config.layers.len(),
             max_rows,
             n_experts: experts.n_experts,
             n_embd: config.n_embd,

@@ -270,6 +270,7 @@ impl Builder<'_> {
             .expert_linears(&part("down"), n, [n_embd], n_ff)?;
         let networks = inner.into_iter().zip(downs);
         Ok(Experts {
+            index,
             networks: networks
                 .map(|([gate, up], [down])| Network {
                     gate: Some(gate),

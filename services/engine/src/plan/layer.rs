@@ -108,6 +108,8 @@ pub struct Shared<T> {
 /// The experts of a block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Experts<T> {
+    /// The block that they belong to.
+    pub index: usize,
     /// By number.
     pub networks: Vec<Network<T>>,
     /// Of what they and the network beside them give together.

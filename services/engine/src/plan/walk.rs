@@ -21,6 +21,7 @@ impl<T> Layer<T> {
             Layer::Experts(layer) => {
                 let networks = layer.networks.iter();
                 Layer::Experts(Experts {
+                    index: layer.index,
                     networks: networks
                         .map(|network| network.try_map(f))
                         .collect::<Result<_, _>>()?,

@@ -7,6 +7,7 @@ use gguf::{ExtentId, TensorType};
 use kernels::hip::{Event, View};
 use weights::Fetched;
 
+use super::Piece;
 use crate::source::{SourceError, WeightSource};
 
 /// Told how the bringing of an extent ended.
@@ -16,7 +17,10 @@ type Done = Box<dyn FnOnce(Result<(Fetched, View), SourceError>) + Send>;
 pub(crate) struct Job {
     pub(crate) source: Arc<dyn WeightSource>,
     pub(crate) extent: ExtentId,
+    pub(crate) len_bytes: usize,
     pub(crate) tensor_type: TensorType,
+    /// Its tensors.
+    pub(crate) pieces: Vec<Piece>,
     /// Where it goes.
     pub(crate) view: View,
     /// What the fetch into the page cache moved.
@@ -45,6 +49,7 @@ pub(super) struct Shared {
     pub(super) source: Arc<dyn WeightSource>,
     pub(super) extent: ExtentId,
     pub(super) tensor_type: TensorType,
+    pub(super) pieces: Vec<Piece>,
     pub(super) view: View,
     pub(super) stopped: Arc<AtomicBool>,
     under_way: Arc<AtomicUsize>,
@@ -82,13 +87,14 @@ impl Job {
 impl Counted {
     pub(super) fn into_parts(self, part_bytes: usize) -> Vec<Part> {
         let Counted { job, under_way } = self;
-        let len = job.view.len();
+        let len = job.len_bytes;
         // Even no bytes are a part: somebody must report them.
         let starts: Vec<usize> = (0..len.max(1)).step_by(part_bytes).collect();
         let shared = Arc::new(Shared {
             source: job.source,
             extent: job.extent,
             tensor_type: job.tensor_type,
+            pieces: job.pieces,
             view: job.view,
             stopped: job.stopped,
             under_way,

@@ -120,14 +120,22 @@ impl Uploader {
             return Err(SourceError::Failed(Arc::new(NotFetched::Stopped)));
         }
         let (ring, _) = self.ring.as_mut().map_err(|error| error.clone())?;
-        let to = shared.view.slice(range.clone())?;
         let mut cold_bytes = 0;
-        ring.upload(&to, |offset, slot| {
-            let offset = (range.start + offset) as u64;
-            cold_bytes +=
-                Arc::clone(&shared.source).read_into(shared.extent, offset, slot, meter)?;
-            Ok::<(), SourceError>(())
-        })?;
+        for piece in &shared.pieces {
+            let start = range.start.max(piece.bytes.start);
+            let end = range.end.min(piece.bytes.end);
+            if start >= end {
+                continue;
+            }
+            let place = piece.place().start + (start - piece.bytes.start);
+            let to = shared.view.slice(place..place + (end - start))?;
+            ring.upload(&to, |offset, slot| {
+                let offset = (start + offset) as u64;
+                cold_bytes +=
+                    Arc::clone(&shared.source).read_into(shared.extent, offset, slot, meter)?;
+                Ok::<(), SourceError>(())
+            })?;
+        }
         Ok((ring.mark()?, cold_bytes))
     }
 
@@ -137,11 +145,13 @@ impl Uploader {
         for mark in marks {
             stream.wait(mark)?;
         }
-        let tensor_type = extent.tensor_type;
-        let blocks = extent.view.len() / tensor_type.block_bytes();
-        let n_elements = blocks * tensor_type.block_len();
-        let kernels = self.hip.kernels();
-        repack(stream, kernels, tensor_type, n_elements, &extent.view)?;
+        let (kernels, tensor_type) = (self.hip.kernels(), extent.tensor_type);
+        for piece in &extent.pieces {
+            let blocks = piece.bytes.len() / tensor_type.block_bytes();
+            let n_elements = blocks * tensor_type.block_len();
+            let view = extent.view.slice(piece.place())?;
+            repack(stream, kernels, tensor_type, n_elements, &view)?;
+        }
         let event = Event::new(self.hip.gpu())?;
         stream.record(&event)?;
         Ok(event)

@@ -136,8 +136,8 @@ impl Worker {
             let _ = to_self.send(Command::Fetched(key, done));
         };
         let n_threads = self.config.fetch_threads.get();
-        FetchPool::start(model.source(), n_threads, self.room.as_ref(), done)
-            .map_err(AttachError::Threads)
+        let room = self.room.as_ref().map(|room| (room, model.layouts()));
+        FetchPool::start(model.source(), n_threads, room, done).map_err(AttachError::Threads)
     }
 
     /// A cache for as many blocks as the budget pays for and the model's sequences can use.

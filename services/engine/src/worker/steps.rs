@@ -107,7 +107,7 @@ impl Worker {
         let (Some(running), Some(workspace)) = (&mut attached.step, &mut attached.workspace) else {
             unreachable!("a step has its workspace");
         };
-        let layer = running.step.layer();
+        let from = running.step.layer();
         let begun = Instant::now();
         let progress =
             running
@@ -122,7 +122,7 @@ impl Worker {
                 self.fail(key, &batch, &EngineError::Device(Arc::new(error)));
             }
             Ok(progress) => {
-                self.tally(key, layer);
+                self.tally(key, from);
                 self.changed |= progress != Progress::Advanced;
                 match progress {
                     Progress::Advanced => {}
@@ -133,8 +133,8 @@ impl Worker {
         }
     }
 
-    /// Notes for every prompt in the step where the layer's weights came from.
-    fn tally(&mut self, key: ModelKey, layer: usize) {
+    /// Notes for every prompt in the step where the weights of the layers `from ..` came from, which have just been run.
+    fn tally(&mut self, key: ModelKey, from: usize) {
         let attached = &self.models[&key];
         let Some(running) = &attached.step else {
             return;
@@ -148,7 +148,9 @@ impl Worker {
             else {
                 continue;
             };
-            for &extent in running.step.used(attached.model.plan(), layer) {
+            let layers = from..running.step.layer();
+            let used = layers.flat_map(|layer| running.step.used(attached.model.plan(), layer));
+            for &extent in used {
                 let moved = self
                     .residency
                     .moved_since(key, extent, sequence.tally.stamp());

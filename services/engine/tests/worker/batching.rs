@@ -6,7 +6,7 @@ use kernels::Device;
 use crate::model::{File, Tiny, write};
 use crate::support::{
     Completion, attach, collect, complete, config, llama_block_bytes, model_stats, prompt, request,
-    start, taken, until,
+    start, until,
 };
 
 /// Eight requests of mixed lengths; half of them draw their tokens, a third has penalties and biases.
@@ -88,7 +88,7 @@ async fn staggered(file: &File) -> (Vec<Completion>, engine::ModelStats) {
 
 #[tokio::test]
 async fn staggered_streams_say_what_each_says_alone() {
-    for tiny in taken(&[Tiny::LLAMA, Tiny::QWEN, Tiny::EXPERTS, Tiny::GEMMA]) {
+    for tiny in [Tiny::LLAMA, Tiny::QWEN, Tiny::EXPERTS, Tiny::GEMMA] {
         let file = write(tiny);
         let alone = alone(&file, config()).await;
         let (together, stats) = staggered(&file).await;
@@ -132,7 +132,7 @@ async fn eight_streams_at_once_fill_wide_steps() {
 
 #[tokio::test]
 async fn chunks_do_not_change_the_numbers() {
-    let models = taken(&[Tiny::LLAMA, Tiny::EXPERTS, Tiny::GEMMA]);
+    let models = [Tiny::LLAMA, Tiny::EXPERTS, Tiny::GEMMA];
     let models: Vec<File> = models.into_iter().map(write).collect();
     let devices = [Device::reference(), config().device];
     for (device, file) in devices

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use engine::{EngineConfig, LoadProgress};
+use engine::{EngineConfig, LoadProgress, LoadStats};
 use gguf::ExtentId;
 use tokio::sync::watch;
 
@@ -66,6 +66,33 @@ async fn only_experts_that_a_row_goes_to_are_fetched() {
         source.total_bytes(),
         "an eager load brings all"
     );
+}
+
+/// With all of a model there, nobody need ask between its layers where the rows go; what is said and what is counted are the same.
+#[tokio::test]
+async fn experts_that_are_all_there_are_counted_when_they_are_used() {
+    let file = write(Tiny::EXPERTS);
+    let lazy = start(config());
+    attach(&lazy, "m", &file).await;
+    let engine = start(config());
+    attach(&engine, "m", &file).await;
+    let (progress, _watched) = watch::channel(LoadProgress::default());
+    engine.load("m", progress).await.expect("room");
+    for (n, len) in [(1, 1), (2, 1), (3, 30), (4, 1)] {
+        // Decoding goes on for long enough that a step of each shape is recorded and run again.
+        let request = || request("m", prompt(n, len), 6);
+        let expected = complete(&lazy, request()).await.expect("an answer");
+        let found = complete(&engine, request()).await.expect("an answer");
+        assert_eq!(found.bits(), expected.bits(), "prompt {n}");
+        let all = |load: LoadStats| load.cold_bytes + load.warm_bytes + load.hot_bytes;
+        assert_eq!(found.load.hot_bytes, all(expected.load), "prompt {n}");
+        assert_eq!(found.load.hot_bytes, all(found.load), "prompt {n}");
+    }
+    let [lazily, at_once] = [lazy, engine].map(|engine| {
+        let extents = model_stats(&engine, "m").extents;
+        extents.hits + extents.misses
+    });
+    assert_eq!(at_once, lazily, "extents that steps used");
 }
 
 #[tokio::test]

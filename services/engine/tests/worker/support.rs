@@ -11,7 +11,7 @@ use engine::{
 };
 use kernels::{Device, HipOptions, KvShape, KvType};
 
-use crate::model::{File, N_VOCAB, Tiny};
+use crate::model::{File, N_VOCAB};
 use crate::source::Memory;
 
 pub(crate) fn config() -> EngineConfig {
@@ -47,22 +47,6 @@ fn device() -> Device {
         batch_invariant: true,
     };
     Device::hip(&options).expect("the library has a GPU")
-}
-
-/// Those of the models that the device takes; what it does not is said.
-#[expect(
-    clippy::print_stdout,
-    reason = "what a run did not look at is no secret"
-)]
-pub(crate) fn taken(models: &[Tiny]) -> Vec<Tiny> {
-    let is_taken = |tiny: &Tiny| {
-        let taken = tiny.n_experts == 0 || std::env::var_os("HEARTH_HIP_LIBRARY").is_none();
-        if !taken {
-            println!("left out, as a GPU refuses experts: seed {}", tiny.seed);
-        }
-        taken
-    };
-    models.iter().copied().filter(is_taken).collect()
 }
 
 pub(crate) fn start(config: EngineConfig) -> Engine {

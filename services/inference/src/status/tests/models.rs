@@ -107,8 +107,9 @@ fn configurations() {
     };
     let on_device = E::Device {
         architecture: x(),
-        feature: "x",
+        feature: x(),
         device: "hip",
+        limit: x(),
     };
     let table = vec![
         (
