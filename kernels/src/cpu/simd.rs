@@ -90,8 +90,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load_quads(self, chunk: &Self::Chunk<[u8; 4]>) -> Self::I32;
     /// Adds to each lane the four products of its bytes with those of `x`, exactly. `WIDE` says that bytes of `w` may be above 127.
     fn dot_quads<const WIDE: bool>(self, sum: Self::I32, w: Self::I32, x: [i8; 4]) -> Self::I32;
-    /// Two signed numbers for each lane.
-    fn load_pairs(self, chunk: &Self::Chunk<[i16; 2]>) -> Self::I32;
+    /// Puts the fours of bytes of up to [`Simd::LANES`] rows side by side: `[q][lane]`, four `q` of row `lane`. `BYTES` is a multiple of 64. What becomes of lanes without a row is not said.
+    fn interleave<const BYTES: usize>(self, rows: &[&[u8; BYTES]], to: &mut [[u8; 4]]);
+    /// The lower or the upper of the two signed 16-bit numbers in each lane.
+    fn half<const UPPER: bool>(self, pairs: Self::I32) -> Self::I32;
     /// Adds to each lane the two products of its numbers with those of `x`, exactly.
     fn dot_pairs(self, sum: Self::I32, w: Self::I32, x: [i16; 2]) -> Self::I32;
 
@@ -108,6 +110,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         x: &[i8; CHUNK_LEN],
         scales: &[i16; CHUNK_LEN / 16],
     ) -> i32;
+    /// Asks for the cache line of an address that will be read soon; any address will do.
+    fn prefetch(self, address: *const u8);
     fn load_bytes(self, bytes: &[u8; 32]) -> Self::Bytes;
     fn store_bytes(self, bytes: Self::Bytes, to: &mut [u8; 32]);
     /// The low nibbles of all bytes, then the high ones.

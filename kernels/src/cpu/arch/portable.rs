@@ -164,6 +164,27 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn interleave<const BYTES: usize>(self, rows: &[&[u8; BYTES]], to: &mut [[u8; 4]]) {
+        for (lane, row) in rows.iter().enumerate() {
+            let (quads, _) = row.as_chunks();
+            for q in 0..BYTES / 4 {
+                to[q * LANES + lane] = quads[q];
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn half<const UPPER: bool>(self, pairs: [i32; LANES]) -> [i32; LANES] {
+        from_fn(|lane| {
+            if UPPER {
+                pairs[lane] >> 16
+            } else {
+                pairs[lane] << 16 >> 16
+            }
+        })
+    }
+
+    #[inline(always)]
     fn dot_quads<const WIDE: bool>(
         self,
         sum: [i32; LANES],
@@ -175,11 +196,6 @@ impl Simd for Portable {
             let products = (0..4).map(|i| i32::from(bytes[i]) * i32::from(x[i]));
             sum[lane].wrapping_add(products.sum())
         })
-    }
-
-    #[inline(always)]
-    fn load_pairs(self, chunk: &[[i16; 2]; LANES]) -> [i32; LANES] {
-        from_fn(|i| bytemuck::cast(chunk[i]))
     }
 
     #[inline(always)]
@@ -212,6 +228,10 @@ impl Simd for Portable {
             .map(|((w, x), &scale)| dot(w, x) * i32::from(scale))
             .sum()
     }
+
+    /// There is no portable way to ask.
+    #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
 
     #[inline(always)]
     fn load_bytes(self, bytes: &[u8; 32]) -> [u8; 32] {

@@ -1,6 +1,38 @@
 use super::*;
 use crate::cpu::simd::{CHUNK_LEN, exp};
 
+/// Rows of fours of bytes, side by side, whole and with rows missing.
+struct Interleaved<'a>(&'a [[u8; CHUNK_LEN]]);
+
+impl Kernel for Interleaved<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let rows: Vec<&[u8; CHUNK_LEN]> = self.0.iter().collect();
+        for n_rows in 1..=S::LANES {
+            let mut found = vec![[0; 4]; CHUNK_LEN / 4 * S::LANES];
+            simd.interleave(&rows[..n_rows], &mut found);
+            for (q, lanes) in found.chunks(S::LANES).enumerate() {
+                for (lane, row) in rows[..n_rows].iter().enumerate() {
+                    assert_eq!(lanes[lane], row[4 * q..][..4], "four {q} of row {lane}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_instruction_set_puts_rows_side_by_side() {
+    let mut bits = bits(9);
+    let rows: Vec<[u8; CHUNK_LEN]> = (0..16)
+        .map(|_| std::array::from_fn(|_| bits.next().expect("endless")))
+        .collect();
+    for isa in Isa::available() {
+        isa.run(Interleaved(&rows));
+    }
+}
+
 /// A deterministic sequence of bits.
 fn bits(seed: u64) -> impl Iterator<Item = u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -166,9 +198,9 @@ fn all<S: Simd, const WIDE: bool>(simd: S, bytes: &Bytes) -> Vec<i32> {
     results.push(simd.scaled_dots_of_16::<WIDE>(&bytes.w, &bytes.x, &bytes.scales));
     // Sixteen lanes whatever their number in a vector; sums are below 2^24, so f32 holds them.
     let quads: &[[u8; 4]] = bytes.w.as_chunks().0;
-    let pairs: Vec<[i16; 2]> = quads
+    let pairs: Vec<[u8; 4]> = quads
         .iter()
-        .map(|q| [-i16::from(q[0]) * 16, q[1].into()])
+        .map(|q| bytemuck::cast([-i16::from(q[0]) * 16, i16::from(q[1])]))
         .collect();
     for (chunk, pairs) in S::chunks(&quads[..16])
         .0
@@ -178,9 +210,11 @@ fn all<S: Simd, const WIDE: bool>(simd: S, bytes: &Bytes) -> Vec<i32> {
         let x: &[[i8; 4]] = bytes.x.as_chunks().0;
         let (w, start) = (simd.load_quads(chunk), simd.splat_i32(-7));
         let quad = simd.dot_quads::<WIDE>(start, w, x[5]);
-        let pair = simd.dot_pairs(start, simd.load_pairs(pairs), [x[6][0].into(), -2000]);
+        let pairs = simd.load_quads(pairs);
+        let pair = simd.dot_pairs(start, pairs, [x[6][0].into(), -2000]);
         let mixed = simd.sub_i32(simd.add_i32(quad, pair), simd.mul_i32(start, start));
-        for vector in [quad, pair, mixed] {
+        let halves = [simd.half::<false>(pairs), simd.half::<true>(pairs)];
+        for vector in [quad, pair, mixed, halves[0], halves[1]] {
             let mut stored = S::partial(&[]);
             simd.store(simd.to_f32(vector), &mut stored);
             #[expect(clippy::cast_possible_truncation, reason = "whole numbers below 2^24")]
@@ -214,13 +248,16 @@ fn all<S: Simd, const WIDE: bool>(simd: S, bytes: &Bytes) -> Vec<i32> {
     results
 }
 
+/// Operations of [`all`] that give one result per lane.
+const LANEWISE: usize = 5;
+
 /// Results of a kernel come by vector: this sorts the part that does by operation.
 fn by_operation(results: Vec<i32>, lanes: usize) -> Vec<i32> {
     let (head, rest) = results.split_at(9);
-    let (vectors, tail) = rest.split_at(48);
+    let (vectors, tail) = rest.split_at(16 * LANEWISE);
     let mut sorted = head.to_vec();
-    for operation in 0..3 {
-        for group in vectors.chunks(3 * lanes) {
+    for operation in 0..LANEWISE {
+        for group in vectors.chunks(LANEWISE * lanes) {
             sorted.extend_from_slice(&group[operation * lanes..][..lanes]);
         }
     }

@@ -66,8 +66,8 @@ pub(crate) fn add_bits<S: Simd>(simd: S, packed: &[u8; 32], to: u32, quants: &mu
 #[inline(always)]
 pub(crate) fn six_bit_scales<S: Simd>(simd: S, head: &[u8; 16], scales: &mut LargeScales) {
     let (groups, mins) = scales_and_mins(head.last_chunk().expect("twelve bytes"));
-    scales.groups = simd.twice(groups);
-    scales.mins = simd.twice(mins);
+    scales.groups.scales = simd.twice(groups);
+    scales.groups.mins = simd.twice(mins);
     scales.scale = simd.f16([head[0], head[1]]);
     scales.min = simd.f16([head[2], head[3]]);
 }

@@ -74,33 +74,18 @@ impl XChunk<'_> {
     }
 }
 
-/// Numbers per lane that a chunk of a tile has beside its bytes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TileSize {
-    pub(crate) ints: usize,
-    pub(crate) pairs: usize,
-    pub(crate) floats: usize,
-}
+/// Bytes of the scales that are interleaved as the weights' bytes are.
+pub(crate) const SCALE_BYTES: usize = 64;
 
-/// A chunk of as many weight rows as a vector has lanes, row `l` in lane `l`: to read.
+/// A chunk of as many weight rows as a vector has lanes, row `l` in lane `l`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TileChunk<'a> {
     /// `[CHUNK_LEN / 4][lanes]` fours of neighbouring bytes.
     pub(crate) quads: &'a [[u8; 4]],
-    /// Each `[number][lanes]`, as the family says.
-    pub(crate) ints: &'a [i32],
-    pub(crate) pairs: &'a [[i16; 2]],
-    pub(crate) floats: &'a [f32],
-}
-
-/// One lane of a tile's chunk: to write.
-#[derive(Debug)]
-pub(crate) struct TileLane<'a> {
-    pub(crate) lane: usize,
-    pub(crate) lanes: usize,
-    pub(crate) ints: &'a mut [i32],
-    pub(crate) pairs: &'a mut [[i16; 2]],
-    pub(crate) floats: &'a mut [f32],
+    /// `[SCALE_BYTES / 4][lanes]`, of [`Family::scale_bytes`].
+    pub(crate) scales: &'a [[u8; 4]],
+    /// `[2][lanes]`, of [`Family::factors`].
+    pub(crate) factors: &'a [f32],
 }
 
 /// The arithmetic that tensor types share.
@@ -112,8 +97,6 @@ pub(crate) trait Family: 'static {
     const X_BLOCK: usize;
     const X_SUM: usize;
 
-    const TILE: TileSize;
-
     /// Adds one chunk's products to the chains. `index`: number of the chunk in its row.
     fn multiply<S: Simd>(
         simd: S,
@@ -123,8 +106,11 @@ pub(crate) trait Family: 'static {
         chains: &mut [f32; CHAINS],
     );
 
-    /// Writes what stands beside a row's bytes into its lane.
-    fn interleave(scales: &Self::Scales, tile: &mut TileLane<'_>);
+    /// What of a chunk's scales is interleaved as its bytes are.
+    fn scale_bytes(scales: &Self::Scales) -> &[u8; SCALE_BYTES];
+
+    /// What stands beside these.
+    fn factors(scales: &Self::Scales) -> [f32; 2];
 
     /// [`Family::multiply`] of all lanes with several rows of activations.
     fn multiply_tile<S: Simd, const X: usize>(

@@ -102,12 +102,21 @@ pub(crate) fn dot<E: Element, S: Simd, const W: usize>(
         let (whole, rest) = S::chunks(E::elements(row));
         (*chunks, *tail) = (&whole[..n_chunks], rest);
     }
+    // The rows after these are asked for meanwhile.
+    let next_rows = W * packed[0].len();
     let x = S::chunks(x.floats).0;
     let (x_chunks, x_tail) = x.split_at(n_chunks);
     let mut sums = [simd.splat(0.0); W];
     for (i, x_chunk) in x_chunks.iter().enumerate() {
         let x_vector = simd.load(x_chunk);
         for (sum, row) in sums.iter_mut().zip(&chunks) {
+            simd.prefetch(
+                row[i]
+                    .as_ref()
+                    .as_ptr()
+                    .cast::<u8>()
+                    .wrapping_add(next_rows),
+            );
             *sum = simd.mul_add(E::load(simd, &row[i]), x_vector, *sum);
         }
     }

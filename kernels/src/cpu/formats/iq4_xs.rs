@@ -28,8 +28,8 @@ impl Quantised for Iq4Xs {
         let groups = xs_scales(head.last_chunk().expect("six bytes"));
         let scales = &mut chunk.scales;
         for g in 0..16 {
-            scales.groups[g] = i16::from(groups[g / 2]);
-            scales.mins[g] = 128 * scales.groups[g];
+            scales.groups.scales[g] = i16::from(groups[g / 2]);
+            scales.groups.mins[g] = 128 * scales.groups.scales[g];
         }
         scales.scale = simd.f16([head[0], head[1]]);
     }

@@ -21,8 +21,8 @@ impl Quantised for Q2K {
         );
         let scales = &mut chunk.scales;
         for g in 0..16 {
-            scales.groups[g] = i16::from(groups[g] & 0x0f);
-            scales.mins[g] = i16::from(groups[g] >> 4);
+            scales.groups.scales[g] = i16::from(groups[g] & 0x0f);
+            scales.groups.mins[g] = i16::from(groups[g] >> 4);
         }
         scales.scale = simd.f16([block[80], block[81]]);
         scales.min = simd.f16([block[82], block[83]]);

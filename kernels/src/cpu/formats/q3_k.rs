@@ -21,8 +21,8 @@ impl Quantised for Q3K {
         let scales = &mut chunk.scales;
         let groups = q3_k_scales(rest.first_chunk().expect("its scales"));
         for g in 0..16 {
-            scales.groups[g] = i16::from(groups[g]);
-            scales.mins[g] = 4 * scales.groups[g];
+            scales.groups.scales[g] = i16::from(groups[g]);
+            scales.groups.mins[g] = 4 * scales.groups.scales[g];
         }
         scales.scale = simd.f16([block[108], block[109]]);
     }

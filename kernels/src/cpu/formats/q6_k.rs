@@ -34,8 +34,8 @@ impl Quantised for Q6K {
         }
         let scales = &mut chunk.scales;
         for g in 0..16 {
-            scales.groups[g] = i16::from(groups[g].cast_signed());
-            scales.mins[g] = 32 * scales.groups[g];
+            scales.groups.scales[g] = i16::from(groups[g].cast_signed());
+            scales.groups.mins[g] = 32 * scales.groups.scales[g];
         }
         scales.scale = simd.f16([block[208], block[209]]);
     }

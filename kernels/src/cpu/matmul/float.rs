@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::{Form, Prepared, Product, TILE, X_BLOCK};
+use super::{Form, Prepared, Product, STRIP, TILE, X_BLOCK};
 use crate::cpu::Cpu;
 use crate::cpu::formats::Element;
 use crate::cpu::formats::float::{ROW_MULTIPLE, accumulate, dot, prepare, row_size, unpack};
@@ -26,29 +26,30 @@ pub(super) fn product<E: Element>(cpu: &Cpu, product: operands::Product, x: &mut
     let n_rows = x.x.n_rows();
     x.prepare(cpu, Form::Floats, row_size(x.x.cols), prepare);
     let product = Product::new(product, &x.rows);
-    product.for_each_tile(cpu, |first| {
-        if n_rows < ROWS_TO_UNPACK {
+    if n_rows < ROWS_TO_UNPACK {
+        product.for_each(cpu, STRIP, |strip| {
             cpu.isa.run(Direct {
                 product: &product,
-                first,
+                strip,
                 element: PhantomData::<E>,
             });
-        } else {
+        });
+    } else {
+        product.for_each(cpu, TILE, |rows| {
             cpu.isa.run(Unpacked {
                 product: &product,
-                first,
+                rows,
                 tile: &mut cpu.tiles.take(),
                 element: PhantomData::<E>,
             });
-        }
-    });
+        });
+    }
 }
 
-/// Multiplies a tile's rows as they lie in the file.
+/// Multiplies a strip's rows as they lie in the file.
 struct Direct<'a, 'out, E> {
     product: &'a Product<'a, 'out>,
-    /// First weight row of the tile.
-    first: usize,
+    strip: Range<usize>,
     element: PhantomData<E>,
 }
 
@@ -58,13 +59,13 @@ impl<E: Element> Kernel for Direct<'_, '_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Product { weight, x, .. } = self.product;
-        let mut results = [[0.0; TILE]; ROWS_TO_UNPACK];
-        let tile_len = self.product.tile(self.first).len();
-        let grouped_len = tile_len - tile_len % W_GROUP;
+        let mut results = [[0.0; STRIP]; ROWS_TO_UNPACK];
+        let first = self.strip.start;
+        let grouped_len = self.strip.len() - self.strip.len() % W_GROUP;
         for w in (0..grouped_len).step_by(W_GROUP) {
             let mut packed: [&[u8]; W_GROUP] = [&[]; W_GROUP];
             for (i, row) in packed.iter_mut().enumerate() {
-                *row = weight.row(self.first + w + i);
+                *row = weight.row(first + w + i);
             }
             for (row, results) in results.iter_mut().enumerate().take(x.n_rows()) {
                 results[w..w + W_GROUP].copy_from_slice(&dot::<E, S, W_GROUP>(
@@ -74,21 +75,19 @@ impl<E: Element> Kernel for Direct<'_, '_, E> {
                 ));
             }
         }
-        for w in grouped_len..tile_len {
+        for w in grouped_len..self.strip.len() {
             for (row, results) in results.iter_mut().enumerate().take(x.n_rows()) {
-                [results[w]] = dot::<E, S, 1>(simd, [weight.row(self.first + w)], x.row(row));
+                [results[w]] = dot::<E, S, 1>(simd, [weight.row(first + w)], x.row(row));
             }
         }
-        self.product
-            .write(0, self.product.tile(self.first), &results);
+        self.product.write(0, self.strip, &results);
     }
 }
 
-/// Unpacks a tile's rows and multiplies them with all activations.
+/// Unpacks up to [`TILE`] weight rows and multiplies them with all activations.
 struct Unpacked<'a, 'out, E> {
     product: &'a Product<'a, 'out>,
-    /// First weight row of the tile.
-    first: usize,
+    rows: Range<usize>,
     tile: &'a mut Rows,
     element: PhantomData<E>,
 }
@@ -99,13 +98,9 @@ impl<E: Element> Kernel for Unpacked<'_, '_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Product { weight, x, .. } = self.product;
-        let tile_len = self.product.tile(self.first).len();
-        for (index, row) in self
-            .tile
-            .prepare(row_size(weight.row_len), tile_len)
-            .enumerate()
-        {
-            unpack::<E, S>(simd, weight.row(self.first + index), row);
+        let tile = self.tile.prepare(row_size(weight.row_len), self.rows.len());
+        for (index, row) in self.rows.clone().zip(tile) {
+            unpack::<E, S>(simd, weight.row(index), row);
         }
         for block in 0..self.product.blocks.len() {
             let x_rows = block * X_BLOCK..((block + 1) * X_BLOCK).min(x.n_rows());
@@ -116,8 +111,7 @@ impl<E: Element> Kernel for Unpacked<'_, '_, E> {
                     results[w] = simd.sum(sum);
                 }
             }
-            self.product
-                .write(block, self.product.tile(self.first), &results);
+            self.product.write(block, self.rows.clone(), &results);
         }
     }
 }

@@ -17,12 +17,15 @@ use super::formats::{
 };
 use super::rows::{RowMut, RowSize, Rows};
 use super::scratch::Loan;
+use super::simd::Simd;
 use crate::operands::{self, Activations, Keep, Matrix, Vector};
 
 pub(super) use quantised::Tile;
 
-/// Weight rows of a task.
+/// Weight rows that are multiplied with many rows of activations at a time.
 const TILE: usize = 16;
+/// Weight rows that are multiplied with few rows of activations before their results are written: the lock for that would be another thread's half of the time if it were taken for each tile.
+const STRIP: usize = 128;
 /// Rows of activations that are multiplied with a tile before their results are written.
 const X_BLOCK: usize = 24;
 
@@ -140,25 +143,67 @@ impl<'a> Product<'a, 'a> {
     }
 }
 
+/// Bytes that are asked for before they are needed: the processor looks ahead by itself, but not past the end of a page.
+const PREFETCH_BYTES: usize = 4096;
+const CACHE_LINE_BYTES: usize = 64;
+
+/// Asks for the bytes that lie [`PREFETCH_BYTES`] behind these.
+#[inline(always)]
+fn prefetch_ahead<S: Simd>(simd: S, bytes: &[u8]) {
+    for line in (0..bytes.len()).step_by(CACHE_LINE_BYTES) {
+        simd.prefetch(bytes.as_ptr().wrapping_add(PREFETCH_BYTES + line));
+    }
+}
+
+/// Tasks in runs of neighbours, long ones first: a thread that reads on where it was reads nearly twice as fast as one that leaves every other task out, and short runs at the end leave nobody waiting.
+#[derive(Clone)]
+struct Runs {
+    left: Range<usize>,
+    threads: usize,
+}
+
+impl Iterator for Runs {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        if self.left.is_empty() {
+            return None;
+        }
+        let len = self.left.len().div_ceil(2 * self.threads);
+        let run = self.left.start..self.left.start + len;
+        self.left.start = run.end;
+        Some(run)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let len = self.clone().count();
+        (len, Some(len))
+    }
+}
+
+impl ExactSizeIterator for Runs {}
+
 impl Product<'_, '_> {
-    /// Runs a task for the first weight row of each tile.
-    fn for_each_tile(&self, cpu: &Cpu, task: impl Fn(usize) + Sync) {
+    /// Runs a task for each `len` neighbouring weight rows.
+    fn for_each(&self, cpu: &Cpu, len: usize, task: impl Fn(Range<usize>) + Sync) {
         let work = self
             .x
             .n_rows()
             .saturating_mul(self.weight.n_rows)
             .saturating_mul(self.weight.row_len);
-        let firsts = (0..self.weight.n_rows).step_by(TILE);
-        cpu.workers.for_each(firsts, work, task);
-    }
-
-    /// Weight rows of the tile that begins at `first`.
-    fn tile(&self, first: usize) -> Range<usize> {
-        first..(first + TILE).min(self.weight.n_rows)
+        let runs = Runs {
+            left: 0..self.weight.n_rows.div_ceil(len),
+            threads: cpu.workers.threads().get(),
+        };
+        cpu.workers.for_each(runs, work, |run| {
+            for index in run {
+                task(index * len..((index + 1) * len).min(self.weight.n_rows));
+            }
+        });
     }
 
     /// Writes some columns of each row of a block, or adds to them.
-    fn write(&self, block: usize, columns: Range<usize>, results: &[[f32; TILE]]) {
+    fn write<const LEN: usize>(&self, block: usize, columns: Range<usize>, results: &[[f32; LEN]]) {
         let mut out = self.blocks[block]
             .lock()
             .unwrap_or_else(PoisonError::into_inner);

@@ -4,13 +4,14 @@
 //! finished sums of different outputs, and nothing is added across lanes.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
-use super::{Form, Prepared, Product, TILE, X_BLOCK};
+use super::{Form, Prepared, Product, STRIP, TILE, X_BLOCK, prefetch_ahead};
 use crate::buffer::Buffer;
 use crate::cpu::Cpu;
 use crate::cpu::formats::Quantised;
 use crate::cpu::formats::blocks::{
-    CHAINS, Chunk, Family, Place, TileChunk, TileLane, XChunk, activation_size, prepare, total,
+    CHAINS, Chunk, Family, Place, SCALE_BYTES, TileChunk, XChunk, activation_size, prepare, total,
     total_lanes, x_chunk,
 };
 use crate::cpu::rows::{Row, RowMut, Rows};
@@ -21,6 +22,8 @@ use crate::operands::{self, Matrix};
 const ROWS_TO_TILE: usize = 4;
 /// Fours of bytes in a chunk.
 const QUADS: usize = CHUNK_LEN / 4;
+/// Fours of bytes of a chunk's scales.
+const SCALE_QUADS: usize = SCALE_BYTES / 4;
 
 pub(super) fn product<Q: Quantised>(cpu: &Cpu, product: operands::Product, x: &mut Prepared) {
     let n_rows = x.x.n_rows();
@@ -40,22 +43,24 @@ pub(super) fn product<Q: Quantised>(cpu: &Cpu, product: operands::Product, x: &m
         },
     );
     let product = Product::new(product, &x.rows);
-    product.for_each_tile(cpu, |first| {
-        if n_rows < ROWS_TO_TILE {
+    if n_rows < ROWS_TO_TILE {
+        product.for_each(cpu, STRIP, |strip| {
             cpu.isa.run(Direct {
                 product: &product,
-                first,
+                strip,
                 format: PhantomData::<Q>,
             });
-        } else {
+        });
+    } else {
+        product.for_each(cpu, TILE, |rows| {
             cpu.isa.run(Tiled {
                 product: &product,
-                first,
+                rows,
                 tile: &mut cpu.quantised_tiles.take(),
                 format: PhantomData::<Q>,
             });
-        }
-    });
+        });
+    }
 }
 
 /// Quantises one row of activations.
@@ -80,11 +85,10 @@ fn chunks<Q: Quantised>(row: &[u8], block_len: usize) -> std::slice::Chunks<'_, 
     row.chunks(CHUNK_LEN / block_len * Q::BLOCK_BYTES)
 }
 
-/// Multiplies a tile's rows as they lie in the file.
+/// Multiplies a strip's rows as they lie in the file.
 struct Direct<'a, 'out, Q> {
     product: &'a Product<'a, 'out>,
-    /// First weight row of the tile.
-    first: usize,
+    strip: Range<usize>,
     format: PhantomData<Q>,
 }
 
@@ -94,15 +98,14 @@ impl<Q: Quantised> Kernel for Direct<'_, '_, Q> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let x = self.product.x;
-        let mut results = [[0.0; TILE]; ROWS_TO_TILE];
+        let mut results = [[0.0; STRIP]; ROWS_TO_TILE];
         let rows: [Row; ROWS_TO_TILE] = std::array::from_fn(|r| x.row(r.min(x.n_rows() - 1)));
         match x.n_rows() {
             1 => self.rows::<S, 1>(simd, rows, &mut results),
             2 => self.rows::<S, 2>(simd, rows, &mut results),
             _ => self.rows::<S, 3>(simd, rows, &mut results),
         }
-        self.product
-            .write(0, self.product.tile(self.first), &results);
+        self.product.write(0, self.strip, &results);
     }
 }
 
@@ -112,14 +115,15 @@ impl<Q: Quantised> Direct<'_, '_, Q> {
         &self,
         simd: S,
         x: [Row; ROWS_TO_TILE],
-        results: &mut [[f32; TILE]; ROWS_TO_TILE],
+        results: &mut [[f32; STRIP]; ROWS_TO_TILE],
     ) {
         let weight = &self.product.weight;
         let mut chunk = Chunk::default();
-        for (w, row) in self.product.tile(self.first).enumerate() {
+        for (w, row) in self.strip.clone().enumerate() {
             let mut chains = [[0.0; CHAINS]; X];
             let packed = chunks::<Q>(weight.row(row), weight.tensor_type.block_len());
             for (index, packed) in packed.enumerate() {
+                prefetch_ahead(simd, packed);
                 Q::unpack(simd, packed, &mut chunk);
                 let place = place::<Q>(index);
                 for r in 0..X {
@@ -146,62 +150,51 @@ fn place<Q: Quantised>(index: usize) -> Place {
 #[derive(Debug, Default)]
 pub(in crate::cpu) struct Tile {
     quads: Buffer<[u8; 4]>,
-    ints: Buffer<i32>,
-    pairs: Buffer<[i16; 2]>,
-    floats: Buffer<f32>,
+    scales: Buffer<[u8; 4]>,
+    factors: Buffer<f32>,
 }
 
 impl Tile {
     /// Unpacks up to `S::LANES` weight rows.
     #[inline(always)]
-    fn fill<Q: Quantised, S: Simd>(
-        &mut self,
-        simd: S,
-        weight: &Matrix,
-        rows: std::ops::Range<usize>,
-    ) {
-        let size = Q::Family::TILE;
-        let block_len = weight.tensor_type.block_len();
+    fn fill<Q: Quantised, S: Simd>(&mut self, simd: S, weight: &Matrix, rows: Range<usize>) {
         let n_chunks = weight.row_len.div_ceil(CHUNK_LEN);
         let quads = self.quads.at_least(n_chunks * QUADS * S::LANES);
-        let ints = self.ints.at_least(n_chunks * size.ints * S::LANES);
-        let pairs = self.pairs.at_least(n_chunks * size.pairs * S::LANES);
-        let floats = self.floats.at_least(n_chunks * size.floats * S::LANES);
-        let mut chunk = Chunk::default();
-        let chunk_bytes = CHUNK_LEN / block_len * Q::BLOCK_BYTES;
+        let scales = self.scales.at_least(n_chunks * SCALE_QUADS * S::LANES);
+        let factors = self.factors.at_least(n_chunks * 2 * S::LANES);
+        let mut unpacked = [Chunk::default(); TILE];
+        let chunk_bytes = CHUNK_LEN / weight.tensor_type.block_len() * Q::BLOCK_BYTES;
         for index in 0..n_chunks {
-            let quads = part(quads, index, QUADS * S::LANES);
-            let mut lane = TileLane {
-                lane: 0,
-                lanes: S::LANES,
-                ints: part(ints, index, size.ints * S::LANES),
-                pairs: part(pairs, index, size.pairs * S::LANES),
-                floats: part(floats, index, size.floats * S::LANES),
-            };
-            for row in rows.clone() {
-                let packed = &weight.row(row)[index * chunk_bytes..];
+            let factors = part(factors, index, 2 * S::LANES);
+            let (mut quad_rows, mut scale_rows) =
+                ([&[0; CHUNK_LEN]; TILE], [&[0; SCALE_BYTES]; TILE]);
+            for lane in 0..rows.len() {
+                let packed = &weight.row(rows.start + lane)[index * chunk_bytes..];
                 let packed = &packed[..packed.len().min(chunk_bytes)];
-                Q::unpack(simd, packed, &mut chunk);
-                Q::Family::interleave(&chunk.scales, &mut lane);
-                let bytes: &[[u8; 4]; QUADS] = bytemuck::cast_ref(&chunk.quants);
-                // Counted loops here and in the formats: chains of iterators are not always inlined into functions as large as these become.
-                for q in 0..QUADS {
-                    quads[q * S::LANES + lane.lane] = bytes[q];
-                }
-                lane.lane += 1;
+                Q::unpack(simd, packed, &mut unpacked[lane]);
+                let [first, second] = Q::Family::factors(&unpacked[lane].scales);
+                factors[lane] = first;
+                factors[S::LANES + lane] = second;
             }
+            // Counted loops here and in the formats: chains of iterators are not always inlined into functions as large as these become.
+            for lane in 0..rows.len() {
+                quad_rows[lane] = &unpacked[lane].quants;
+                scale_rows[lane] = Q::Family::scale_bytes(&unpacked[lane].scales);
+            }
+            let quads = part(quads, index, QUADS * S::LANES);
+            simd.interleave(&quad_rows[..rows.len()], quads);
+            let scales = part(scales, index, SCALE_QUADS * S::LANES);
+            simd.interleave(&scale_rows[..rows.len()], scales);
         }
     }
 
     #[inline(always)]
-    fn chunk<F: Family, S: Simd>(&self, index: usize) -> TileChunk<'_> {
-        let size = F::TILE;
+    fn chunk<S: Simd>(&self, index: usize) -> TileChunk<'_> {
+        let (quads, scales) = (QUADS * S::LANES, SCALE_QUADS * S::LANES);
         TileChunk {
-            quads: &self.quads.as_slice()[index * QUADS * S::LANES..][..QUADS * S::LANES],
-            ints: &self.ints.as_slice()[index * size.ints * S::LANES..][..size.ints * S::LANES],
-            pairs: &self.pairs.as_slice()[index * size.pairs * S::LANES..][..size.pairs * S::LANES],
-            floats: &self.floats.as_slice()[index * size.floats * S::LANES..]
-                [..size.floats * S::LANES],
+            quads: &self.quads.as_slice()[index * quads..][..quads],
+            scales: &self.scales.as_slice()[index * scales..][..scales],
+            factors: &self.factors.as_slice()[index * 2 * S::LANES..][..2 * S::LANES],
         }
     }
 }
@@ -212,11 +205,10 @@ fn part<T>(all: &mut [T], index: usize, len: usize) -> &mut [T] {
     &mut all[index * len..][..len]
 }
 
-/// Unpacks a tile's rows and multiplies them with all activations.
+/// Unpacks up to [`TILE`] weight rows and multiplies them with all activations.
 struct Tiled<'a, 'out, Q> {
     product: &'a Product<'a, 'out>,
-    /// First weight row of the tile.
-    first: usize,
+    rows: Range<usize>,
     tile: &'a mut Tile,
     format: PhantomData<Q>,
 }
@@ -229,8 +221,8 @@ impl<Q: Quantised> Kernel for Tiled<'_, '_, Q> {
         let Product {
             weight, x, blocks, ..
         } = self.product;
-        let end = self.product.tile(self.first).end;
-        for lanes in (self.first..end).step_by(S::LANES) {
+        let end = self.rows.end;
+        for lanes in self.rows.step_by(S::LANES) {
             self.tile
                 .fill::<Q, S>(simd, weight, lanes..(lanes + S::LANES).min(end));
             let n_chunks = weight.row_len.div_ceil(CHUNK_LEN);
@@ -282,7 +274,7 @@ impl Group<'_> {
         let mut chains = [[simd.splat(0.0); X]; CHAINS];
         for index in 0..self.n_chunks {
             let x: [XChunk; X] = std::array::from_fn(|r| x_chunk::<Q::Family>(&rows[r], index));
-            let tile = self.tile.chunk::<Q::Family, S>(index);
+            let tile = self.tile.chunk::<S>(index);
             Q::Family::multiply_tile(simd, tile, &x, place::<Q>(index), &mut chains);
         }
         for (r, results) in results.iter_mut().enumerate().take(X) {

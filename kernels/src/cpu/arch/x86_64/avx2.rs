@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::transpose;
 use crate::cpu::simd::{CHUNK_LEN, Kernel, Simd};
 
 /// Proof that the processor has AVX2, FMA and F16C.
@@ -214,14 +215,36 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn dot_quads<const WIDE: bool>(self, sum: __m256i, w: __m256i, x: [i8; 4]) -> __m256i {
-        let x = self.splat_i32(bytemuck::cast(x));
-        self.dot_bytes::<WIDE>(sum, w, x, self.ones())
+    fn interleave<const BYTES: usize>(self, rows: &[&[u8; BYTES]], to: &mut [[u8; 4]]) {
+        let (to, _) = to.as_chunks_mut::<LANES>();
+        for (part, to) in to.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let mut vectors = [self.splat_i32(0); LANES];
+            for lane in 0..rows.len() {
+                vectors[lane] = self.load_bytes(&rows[lane].as_chunks().0[part]);
+            }
+            let columns = with_token!(self, transpose::eight(vectors));
+            for q in 0..LANES {
+                self.store_bytes(columns[q], bytemuck::cast_mut(&mut to[q]));
+            }
+        }
     }
 
     #[inline(always)]
-    fn load_pairs(self, chunk: &[[i16; 2]; LANES]) -> __m256i {
-        self.load_bytes(bytemuck::cast_ref(chunk))
+    fn half<const UPPER: bool>(self, pairs: __m256i) -> __m256i {
+        with_token!(self, {
+            let upper = if UPPER {
+                pairs
+            } else {
+                _mm256_slli_epi32::<16>(pairs)
+            };
+            _mm256_srai_epi32::<16>(upper)
+        })
+    }
+
+    #[inline(always)]
+    fn dot_quads<const WIDE: bool>(self, sum: __m256i, w: __m256i, x: [i8; 4]) -> __m256i {
+        let x = self.splat_i32(bytemuck::cast(x));
+        self.dot_bytes::<WIDE>(sum, w, x, self.ones())
     }
 
     #[inline(always)]
@@ -272,6 +295,12 @@ impl Simd for Avx2 {
             sum = self.dot_bytes::<WIDE>(sum, w, x, scales);
         }
         self.stored(sum).iter().sum()
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // SAFETY: the token proves SSE; the instruction takes any address and faults nowhere.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Avx2;
+use super::{Avx2, transpose};
 use crate::cpu::simd::{CHUNK_LEN, Kernel, Simd};
 
 /// Proof that the processor has AVX-512 F, BW, DQ, VL and VNNI (and with them everything that [`Avx2`](super::Avx2) asks for).
@@ -212,14 +212,36 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn dot_quads<const WIDE: bool>(self, sum: __m512i, w: __m512i, x: [i8; 4]) -> __m512i {
-        let x = self.splat_i32(bytemuck::cast(x));
-        with_token!(self, _mm512_dpbusd_epi32(sum, w, x))
+    fn interleave<const BYTES: usize>(self, rows: &[&[u8; BYTES]], to: &mut [[u8; 4]]) {
+        let (to, _) = to.as_chunks_mut::<LANES>();
+        for (part, to) in to.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let mut vectors = [self.splat_i32(0); LANES];
+            for lane in 0..rows.len() {
+                vectors[lane] = self.load_vector(&rows[lane].as_chunks().0[part]);
+            }
+            let columns = with_token!(self, transpose::sixteen(vectors));
+            for q in 0..LANES {
+                self.store_vector(columns[q], bytemuck::cast_mut(&mut to[q]));
+            }
+        }
     }
 
     #[inline(always)]
-    fn load_pairs(self, chunk: &[[i16; 2]; LANES]) -> __m512i {
-        self.load_vector(bytemuck::cast_ref(chunk))
+    fn half<const UPPER: bool>(self, pairs: __m512i) -> __m512i {
+        with_token!(self, {
+            let upper = if UPPER {
+                pairs
+            } else {
+                _mm512_slli_epi32::<16>(pairs)
+            };
+            _mm512_srai_epi32::<16>(upper)
+        })
+    }
+
+    #[inline(always)]
+    fn dot_quads<const WIDE: bool>(self, sum: __m512i, w: __m512i, x: [i8; 4]) -> __m512i {
+        let x = self.splat_i32(bytemuck::cast(x));
+        with_token!(self, _mm512_dpbusd_epi32(sum, w, x))
     }
 
     #[inline(always)]
@@ -315,6 +337,11 @@ impl Simd for Avx512 {
             };
         }
         with_token!(self, _mm512_reduce_add_epi32(sum))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        self.0.prefetch(address)
     }
 
     #[inline(always)]
@@ -419,6 +446,12 @@ impl Avx512 {
     fn load_vector(self, bytes: &[u8; 64]) -> __m512i {
         // SAFETY: the token proves AVX-512; the reference covers the 64 bytes that are read, and the load has no alignment.
         unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn store_vector(self, vector: __m512i, to: &mut [u8; 64]) {
+        // SAFETY: the token proves AVX-512; the reference covers the 64 bytes that are written, and the store has no alignment.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), vector) }
     }
 
     /// Two loads of 32 bytes: unpacked weights were stored that way just now, and a load that spans two stores waits until both are in the cache.

@@ -6,6 +6,7 @@
 
 mod avx2;
 mod avx512;
+mod transpose;
 
 pub(super) use avx2::Avx2;
 pub(super) use avx512::Avx512;

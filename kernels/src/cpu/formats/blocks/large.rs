@@ -1,6 +1,8 @@
 //! Blocks of 256 in groups with integer scales.
 
-use super::{CHAINS, Chunk, Family, Place, TileChunk, TileLane, TileSize, XChunk};
+use bytemuck::{Pod, Zeroable};
+
+use super::{CHAINS, Chunk, Family, Place, SCALE_BYTES, TileChunk, XChunk};
 use crate::cpu::simd::{CHUNK_LEN, Simd};
 
 /// Elements that share a scale and a minimum in [`LargeScales`]; types with groups of 32 give each twice.
@@ -14,11 +16,18 @@ const QUADS: usize = CHUNK_LEN / 4;
 #[derive(Debug)]
 pub(crate) struct Large<const WIDE: bool, const MINS: bool, const GROUP: usize>;
 
+/// Integers of each group.
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct GroupScales {
+    pub(crate) scales: [i16; GROUPS],
+    pub(crate) mins: [i16; GROUPS],
+}
+
 /// Element = scale · group scale · byte - (minimum's factor) · group minimum.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct LargeScales {
-    pub(crate) groups: [i16; GROUPS],
-    pub(crate) mins: [i16; GROUPS],
+    pub(crate) groups: GroupScales,
     pub(crate) scale: f32,
     /// Factor of the minima; not looked at where they share the scale.
     pub(crate) min: f32,
@@ -30,12 +39,6 @@ impl<const WIDE: bool, const MINS: bool, const GROUP: usize> Family for Large<WI
     const X_BLOCK: usize = CHUNK_LEN;
     const X_SUM: usize = GROUP_LEN;
 
-    const TILE: TileSize = TileSize {
-        ints: CHUNK_LEN / GROUP,
-        pairs: GROUPS / 2,
-        floats: if MINS { 2 } else { 1 },
-    };
-
     #[inline(always)]
     fn multiply<S: Simd>(
         simd: S,
@@ -44,11 +47,11 @@ impl<const WIDE: bool, const MINS: bool, const GROUP: usize> Family for Large<WI
         place: Place,
         chains: &mut [f32; CHAINS],
     ) {
-        let sum = simd.scaled_dots_of_16::<WIDE>(&w.quants, x.quants, &w.scales.groups);
+        let sum = simd.scaled_dots_of_16::<WIDE>(&w.quants, x.quants, &w.scales.groups.scales);
         let x_sums: &[i16; GROUPS] = x.sums.first_chunk().expect("a sum per group");
         let mut mins = 0;
         for g in 0..GROUPS {
-            mins += i32::from(w.scales.mins[g]) * i32::from(x_sums[g]);
+            mins += i32::from(w.scales.groups.mins[g]) * i32::from(x_sums[g]);
         }
         let chain = &mut chains[place.index % CHAINS];
         let x_scale = x.scales[0];
@@ -61,18 +64,13 @@ impl<const WIDE: bool, const MINS: bool, const GROUP: usize> Family for Large<WI
     }
 
     #[inline(always)]
-    fn interleave(scales: &LargeScales, tile: &mut TileLane<'_>) {
-        let (lanes, lane) = (tile.lanes, tile.lane);
-        for g in 0..CHUNK_LEN / GROUP {
-            tile.ints[g * lanes + lane] = i32::from(scales.groups[g * GROUP / GROUP_LEN]);
-        }
-        for p in 0..GROUPS / 2 {
-            tile.pairs[p * lanes + lane] = [scales.mins[2 * p], scales.mins[2 * p + 1]];
-        }
-        tile.floats[lane] = scales.scale;
-        if MINS {
-            tile.floats[lanes + lane] = scales.min;
-        }
+    fn scale_bytes(scales: &LargeScales) -> &[u8; SCALE_BYTES] {
+        bytemuck::cast_ref(&scales.groups)
+    }
+
+    #[inline(always)]
+    fn factors(scales: &LargeScales) -> [f32; 2] {
+        [scales.scale, scales.min]
     }
 
     #[inline(always)]
@@ -84,7 +82,8 @@ impl<const WIDE: bool, const MINS: bool, const GROUP: usize> Family for Large<WI
         chains: &mut [[S::F32; X]; CHAINS],
     ) {
         let quads: &[S::Chunk<[u8; 4]>] = &S::chunks(tile.quads).0[..QUADS];
-        let scales = S::chunks(tile.ints).0;
+        let pairs: &[S::Chunk<[u8; 4]>] = &S::chunks(tile.scales).0[..GROUPS];
+        let (groups, group_mins) = pairs.split_at(GROUPS / 2);
         let mut sums = [simd.splat_i32(0); X];
         for g in 0..CHUNK_LEN / GROUP {
             let mut dots = [simd.splat_i32(0); X];
@@ -94,21 +93,25 @@ impl<const WIDE: bool, const MINS: bool, const GROUP: usize> Family for Large<WI
                     dots[r] = simd.dot_quads::<WIDE>(dots[r], w, x[r].quad(q));
                 }
             }
-            let scale = simd.load_i32(&scales[g]);
+            let pair = simd.load_quads(&groups[g * GROUP / (2 * GROUP_LEN)]);
+            let scale = if (g * GROUP / GROUP_LEN).is_multiple_of(2) {
+                simd.half::<false>(pair)
+            } else {
+                simd.half::<true>(pair)
+            };
             for r in 0..X {
                 sums[r] = simd.add_i32(sums[r], simd.mul_i32(dots[r], scale));
             }
         }
-        let pairs = S::chunks(tile.pairs).0;
         let mut mins = [simd.splat_i32(0); X];
         for p in 0..GROUPS / 2 {
-            let pair = simd.load_pairs(&pairs[p]);
+            let pair = simd.load_quads(&group_mins[p]);
             for r in 0..X {
                 let x_sums = [x[r].sums[2 * p], x[r].sums[2 * p + 1]];
                 mins[r] = simd.dot_pairs(mins[r], pair, x_sums);
             }
         }
-        let factors = S::chunks(tile.floats).0;
+        let factors = S::chunks(tile.factors).0;
         let scale = simd.load(&factors[0]);
         let chains = &mut chains[place.index % CHAINS];
         for r in 0..X {

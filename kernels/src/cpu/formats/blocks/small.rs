@@ -1,6 +1,8 @@
 //! Blocks of 32 with a scale, and maybe a minimum, in floating point.
 
-use super::{CHAINS, Chunk, Family, Place, TileChunk, TileLane, TileSize, XChunk};
+use bytemuck::{Pod, Zeroable};
+
+use super::{CHAINS, Chunk, Family, Place, SCALE_BYTES, TileChunk, XChunk};
 use crate::cpu::simd::{CHUNK_LEN, Simd};
 
 /// Elements of a block.
@@ -14,7 +16,8 @@ const _: () = assert!(BLOCKS == CHAINS, "chunks and chains go in step");
 pub(crate) struct Small<const WIDE: bool, const MINS: bool>;
 
 /// Of each block.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+#[repr(C)]
 pub(crate) struct SmallScales {
     pub(crate) scales: [f32; BLOCKS],
     pub(crate) mins: [f32; BLOCKS],
@@ -65,12 +68,6 @@ impl<const WIDE: bool, const MINS: bool> Family for Small<WIDE, MINS> {
     const X_BLOCK: usize = BLOCK_LEN;
     const X_SUM: usize = BLOCK_LEN;
 
-    const TILE: TileSize = TileSize {
-        ints: 0,
-        pairs: 0,
-        floats: if MINS { 2 * BLOCKS } else { BLOCKS },
-    };
-
     #[inline(always)]
     fn multiply<S: Simd>(
         simd: S,
@@ -94,13 +91,13 @@ impl<const WIDE: bool, const MINS: bool> Family for Small<WIDE, MINS> {
     }
 
     #[inline(always)]
-    fn interleave(scales: &SmallScales, tile: &mut TileLane<'_>) {
-        for b in 0..BLOCKS {
-            tile.floats[b * tile.lanes + tile.lane] = scales.scales[b];
-            if MINS {
-                tile.floats[(BLOCKS + b) * tile.lanes + tile.lane] = scales.mins[b];
-            }
-        }
+    fn scale_bytes(scales: &SmallScales) -> &[u8; SCALE_BYTES] {
+        bytemuck::cast_ref(scales)
+    }
+
+    #[inline(always)]
+    fn factors(_: &SmallScales) -> [f32; 2] {
+        [0.0; 2]
     }
 
     #[inline(always)]
@@ -111,7 +108,7 @@ impl<const WIDE: bool, const MINS: bool> Family for Small<WIDE, MINS> {
         place: Place,
         chains: &mut [[S::F32; X]; CHAINS],
     ) {
-        let (quads, floats) = (S::chunks(tile.quads).0, S::chunks(tile.floats).0);
+        let (quads, scales) = (S::chunks(tile.quads).0, S::chunks(tile.scales).0);
         for b in 0..BLOCKS {
             let mut dots = [simd.splat_i32(0); X];
             for q in b * BLOCK_LEN / 4..(b + 1) * BLOCK_LEN / 4 {
@@ -120,7 +117,7 @@ impl<const WIDE: bool, const MINS: bool> Family for Small<WIDE, MINS> {
                     dots[r] = simd.dot_quads::<WIDE>(dots[r], w, x[r].quad(q));
                 }
             }
-            let scale = simd.load(&floats[b]);
+            let scale = simd.load_f32(&scales[b]);
             for r in 0..X {
                 let offset = simd.splat_i32(place.offset * i32::from(x[r].sums[b]));
                 let scale = simd.mul(scale, simd.splat(x[r].scales[b]));
@@ -128,7 +125,7 @@ impl<const WIDE: bool, const MINS: bool> Family for Small<WIDE, MINS> {
                 chains[b][r] = simd.add(chains[b][r], product);
             }
             if MINS {
-                let min = simd.load(&floats[BLOCKS + b]);
+                let min = simd.load_f32(&scales[BLOCKS + b]);
                 for r in 0..X {
                     let scale = simd.mul(min, simd.splat(x[r].scales[b]));
                     let product = simd.mul(scale, simd.splat(f32::from(x[r].sums[b])));
