@@ -1,4 +1,4 @@
-//! Times the kernels on a GPU, for the shapes of an 8B model: `bench-kernels [HIP library]`.
+//! Times the kernels on a GPU, for the shapes of an 8B model: `bench-kernels [HIP library [WHAT…]]`. WHAT: tensor types, `prefill`, `attention`, `layer`; all without.
 //!
 //! Products are first compared with sums in f64; then each is recorded into a graph that goes round enough copies of its weights to leave no cache of use. A table says bytes per second and the
 //! share of what a copy on the device moves (bytes read and written), or floating-point operations per second.
@@ -18,11 +18,12 @@ use kernels::Device;
 use kernels::hip::launch::attention::{
     Attention, Cache, SplitUnit, attention_decode, attention_prefill, counter_bytes, partial_bytes,
 };
+use kernels::hip::launch::few::{matfew, scratch_bytes};
 use kernels::hip::launch::matrix::{
     Gated, Product, Rows, Tile, Weights, gated_matvec, matmul, matvec,
 };
 use kernels::hip::launch::repack::repack;
-use kernels::hip::launch::rowwise::{Function, write_forms};
+use kernels::hip::launch::rowwise::{Function, RmsNorm, rms_norm, write_forms};
 use kernels::hip::launch::{Forms, Half, Int8, Kernels};
 use kernels::hip::{Event, Gpu, HipError, Library, Memory, Pinned, Stream, View};
 use kernels::{Owner, Tensor};
@@ -54,6 +55,8 @@ const ROWS_MAX: usize = 2048;
 
 fn main() -> Outcome<()> {
     let library = Library::open(std::env::args_os().nth(1).map(PathBuf::from).as_deref())?;
+    let wanted: Vec<String> = std::env::args().skip(2).collect();
+    let is_wanted = |what: &str| wanted.is_empty() || wanted.iter().any(|name| name == what);
     let gpu = Gpu::open(&library, 0)?;
     let bench = Bench {
         kernels: Kernels::load(&gpu)?,
@@ -67,22 +70,30 @@ fn main() -> Outcome<()> {
         "{:<7} {:>6} x {:<6} {:>7} {:>6} {:>5}   gated   rows 16   rows 64 (GB/s of weights)",
         "matvec", "out", "in", "us", "GB/s", "%"
     );
-    for tensor_type in TYPES {
+    for tensor_type in TYPES.into_iter().filter(|t| is_wanted(t.name())) {
         for shape in SHAPES {
             bench.products(tensor_type, shape, copied)?;
         }
     }
     println!();
-    for tensor_type in [TensorType::Q4_K, TensorType::Q6_K, TensorType::F16] {
-        for shape in SHAPES {
-            bench.prefill(tensor_type, shape)?;
+    if is_wanted("prefill") {
+        for tensor_type in [TensorType::Q4_K, TensorType::Q6_K, TensorType::F16] {
+            for shape in SHAPES {
+                bench.prefill(tensor_type, shape)?;
+            }
         }
     }
     println!();
-    for (rows, len) in [(1, 512), (1, 2048), (1, 8192), (64, 512), (64, 2048)] {
-        bench.decode_attention(rows, len)?;
+    if is_wanted("layer") {
+        bench.layer()?;
     }
-    bench.prefill_attention(2048)
+    if is_wanted("attention") {
+        for (rows, len) in [(1, 512), (1, 2048), (1, 8192), (64, 512), (64, 2048)] {
+            bench.decode_attention(rows, len)?;
+        }
+        bench.prefill_attention(2048)?;
+    }
+    Ok(())
 }
 
 struct Bench {
@@ -291,11 +302,6 @@ impl Bench {
         let [n_out, n_in] = shape;
         let x = self.input(64, n_in)?;
         let out = self.memory(64 * n_out * 4)?;
-        let partial = self.memory(
-            Tile::Middle
-                .partial_bytes(64, n_out, n_in)
-                .max(Tile::Narrow.partial_bytes(16, n_out, n_in)),
-        )?;
         let product = |i: usize| Product {
             weights: matrices.weights(i),
             bias: None,
@@ -326,17 +332,29 @@ impl Bench {
         };
         let gated_us = self.time(count, pair)?;
         let mut rates = Vec::new();
-        for (tile, rows) in [(Tile::Narrow, 16), (Tile::Middle, 64)] {
+        for rows in [16, 64] {
+            let scratch = match scratch_bytes(&[product(0)], rows) {
+                Some([partial, counters]) => {
+                    let counters = self.upload(&vec![0; counters])?;
+                    Some((self.memory(partial)?, counters))
+                }
+                None => None,
+            };
             let many = |i: usize| {
-                matmul(
-                    &self.stream,
-                    &self.kernels,
-                    tile,
-                    product(i),
-                    x.half(),
-                    rows,
-                    Some(&partial),
-                )
+                let scratch = scratch
+                    .as_ref()
+                    .map(|(partial, counters)| [partial, counters]);
+                // SAFETY: the counters were zeros, and launches of one stream follow each other.
+                unsafe {
+                    matfew(
+                        &self.stream,
+                        &self.kernels,
+                        &[product(i)],
+                        x.half(),
+                        rows,
+                        scratch,
+                    )
+                }
             };
             many(0)?;
             self.check(&matrices, &x, &out)?;
@@ -350,6 +368,75 @@ impl Bench {
             2.0 * rate(gated_us),
             rates[0],
             rates[1]
+        );
+        Ok(())
+    }
+
+    /// What a layer runs for one row, attention aside, with weights that no cache holds: norm, query · key · value, output, norm, gate · up, down.
+    fn layer(&self) -> Outcome<()> {
+        let shapes = [
+            [6144, 4096],
+            [4096, 4096],
+            [14336, 4096],
+            [14336, 4096],
+            [4096, 14336],
+        ];
+        let matrices = shapes
+            .into_iter()
+            .map(|shape| self.matrices(TensorType::Q4_K, shape))
+            .collect::<Outcome<Vec<_>>>()?;
+        let (x, wide) = (self.input(1, 4096)?, self.input(1, 14336)?);
+        let out = self.memory(14336 * 4)?;
+        let norm = |x: &Input| {
+            let op = RmsNorm {
+                x: &x.f32,
+                add: None,
+                weight: &wide.f32,
+                out: Forms {
+                    int8: x.rows().int8,
+                    ..Forms::default()
+                },
+                rows: 1,
+                n: 4096,
+                eps: 1e-5,
+            };
+            rms_norm(&self.stream, &self.kernels, op)
+        };
+        let product = |index: usize, i: usize, x: &Input| {
+            let product = Product {
+                weights: matrices[index].weights(i),
+                bias: None,
+                add: None,
+                out: &out,
+            };
+            matvec(&self.stream, &self.kernels, &[product], x.rows(), 1)
+        };
+        let layer = |i: usize| {
+            norm(&x)?;
+            product(0, i, &x)?;
+            product(1, i, &x)?;
+            norm(&x)?;
+            let gated = Gated {
+                gate: matrices[2].weights(i),
+                up: matrices[3].weights(i),
+                gate_bias: None,
+                up_bias: None,
+                function: Function::Silu,
+                x: x.rows(),
+                out: Forms {
+                    int8: wide.rows().int8,
+                    ..Forms::default()
+                },
+                rows: 1,
+            };
+            gated_matvec(&self.stream, &self.kernels, gated)?;
+            product(4, i, &wide)
+        };
+        let us = self.time(32, layer)?;
+        let bytes: usize = matrices.iter().map(|matrices| matrices.bytes).sum();
+        println!(
+            "a layer for one row, Q4_K, without attention: {us:>7.1} us {:>6.0} GB/s",
+            bytes as f64 / us / 1e3
         );
         Ok(())
     }
@@ -373,7 +460,6 @@ impl Bench {
                 product,
                 x.half(),
                 ROWS_MAX,
-                None,
             )
         };
         many(0)?;

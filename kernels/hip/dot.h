@@ -48,7 +48,8 @@ DEVICE float chunk_product(const u32 (&words)[8], const Scales& scales, const Qu
 }
 
 // sums[i][r] += weight row i . activation row r, this lane's share of it. Weight row i begins at chunk `first_chunk[i]` of an extent of `total` chunks; activation row r is row `x_row + r`.
-template <u32 T, u32 N, u32 ROWS>
+// ROW_FIRST: the first activation row is on its way while the weights are awaited, for some registers more.
+template <u32 T, u32 N, u32 ROWS, bool ROW_FIRST>
 DEVICE void dot_quantised(const u8* const (&weights)[N], const u32 (&first_chunk)[N], u32 total, u32 n_chunks, const Rows& x, u32 x_row, u32 rows, float (&sums)[N][ROWS]) {
     Chunk<T> next[N];
     const auto fetch = [&](u32 c) INLINE {
@@ -57,6 +58,10 @@ DEVICE void dot_quantised(const u8* const (&weights)[N], const u32 (&first_chunk
     };
     if (lane_index() < n_chunks) fetch(lane_index());
     for (u32 c = lane_index(); c < n_chunks; c += WARP) {
+        // A row that is not there is computed like the first, and not written.
+        const auto row_at = [&](u32 r) INLINE { return load_quants(x, static_cast<u64>(x_row + (r < rows ? r : 0)) * n_chunks + c); };
+        QuantChunk first_row = {};
+        if constexpr (ROW_FIRST) first_row = row_at(0);
         u32 words[N][8];
         Scales scales[N];
 #pragma unroll
@@ -67,9 +72,7 @@ DEVICE void dot_quantised(const u8* const (&weights)[N], const u32 (&first_chunk
         if (c + WARP < n_chunks) fetch(c + WARP);
 #pragma unroll
         for (u32 r = 0; r < ROWS; ++r) {
-            // A row that is not there is computed like the first, and not written.
-            const u32 row = x_row + (r < rows ? r : 0);
-            const QuantChunk chunk = load_quants(x, static_cast<u64>(row) * n_chunks + c);
+            const QuantChunk chunk = ROW_FIRST && r == 0 ? first_row : row_at(r);
 #pragma unroll
             for (u32 i = 0; i < N; ++i) sums[i][r] += chunk_product<T>(words[i], scales[i], chunk);
         }
@@ -139,7 +142,7 @@ DEVICE void dot_floats(const u8* const (&weights)[N], u32 n_in, const Rows& x, u
 }
 
 // sums[i][r] = row `out[i]` of weights[i] . activation row x_row + r: whole sums in every lane. weights[i]: `[n_out, n_in]` of type T.
-template <u32 T, u32 N, u32 ROWS>
+template <u32 T, u32 N, u32 ROWS, bool ROW_FIRST = false>
 DEVICE void dot_rows(const u8* const (&weights)[N], const u32 (&out)[N], u32 n_out, u32 n_in, const Rows& x, u32 x_row, u32 rows, float (&sums)[N][ROWS]) {
 #pragma unroll
     for (u32 i = 0; i < N; ++i)
@@ -156,7 +159,7 @@ DEVICE void dot_rows(const u8* const (&weights)[N], const u32 (&out)[N], u32 n_o
         u32 first_chunk[N];
 #pragma unroll
         for (u32 i = 0; i < N; ++i) first_chunk[i] = smaller(out[i], n_out - 1) * n_chunks;
-        dot_quantised<T, N, ROWS>(weights, first_chunk, n_out * n_chunks, n_chunks, x, x_row, rows, sums);
+        dot_quantised<T, N, ROWS, ROW_FIRST>(weights, first_chunk, n_out * n_chunks, n_chunks, x, x_row, rows, sums);
     }
 #pragma unroll
     for (u32 i = 0; i < N; ++i)

@@ -3,6 +3,7 @@
 #include "attention_plain.hip"
 #include "embed.hip"
 #include "experts.hip"
+#include "matfew.hip"
 #include "matmul.hip"
 #include "matvec.hip"
 #include "planted.hip"

@@ -2,16 +2,13 @@
 //
 // A block makes a tile of BM rows by BN outputs. Step by step along k, it unpacks its weights to f16 and lays them and its rows into block memory, where the waves multiply them; the next step's
 // bytes are on their way meanwhile. Sums are f32, in the order of k.
-//
-// Weights are unpacked to 64 times their value, so that small scales keep their digits in f16 (a weight may be as large as 1023); f16 weights stay what they are.
 #include "forms.h"
 #include "matrix_core.h"
-#include "planes.h"
+#include "unpack.h"
 
 // out[r, o] = sum_i weights[o, i] * x[r, i] + bias[o] + add[r, o]
 //
-// Dense: every row meets the same weights. Grid: (row tiles, output tiles, splits of k). With more than one split, `out` takes partial sums [splits, rows, n_out], and bias and add are left to
-// add_splits.
+// Dense: every row meets the same weights. Grid: (row tiles, output tiles, 1).
 // Experts: `experts` is a table of weights' addresses; `order` lists slots expert by expert, those of expert e from first[e] to first[e + 1]. Slot s is row s / x_share of x and row s of out. Grid:
 // (row tiles of the busiest expert, output tiles, experts).
 struct MatMul {
@@ -28,107 +25,12 @@ struct MatMul {
     u32 n_in;
     u32 n_out;
     u32 rows;
-    u32 split_chunks;  // chunks of 32 of a split
     u32 x_share;
+    u32 rest;
 };
 
 // Numbers between rows in block memory: 16 bytes more than a step, so that neighbours lie in different banks.
 constexpr u32 tile_stride(u32 bk) { return bk + 8; }
-
-constexpr float WEIGHT_FACTOR = 64.0f;
-
-// A chunk of weights of any type on its way, as loaded. One container for all types: only loading and unpacking differ between them, and the multiplying code exists once.
-struct Staged {
-    u32 words[16];
-};
-
-template <u32 T>
-DEVICE void stage(Staged& staged, const u8* weights, u32 total, u32 chunk) {
-    if constexpr (is_float(T)) {
-        const u32x4* from = reinterpret_cast<const u32x4*>(weights) + static_cast<u64>(chunk) * 4;
-#pragma unroll
-        for (u32 i = 0; i < 4; ++i) {
-            const u32x4 four = load_once(from + i);
-#pragma unroll
-            for (u32 k = 0; k < 4; ++k) staged.words[4 * i + k] = four[k];
-        }
-    } else {
-        const Chunk<T> loaded = load_chunk<T>(place_of<T>(weights, total, chunk));
-#pragma unroll
-        for (u32 k = 0; k < 4; ++k) {
-            staged.words[k] = loaded.codes[0][k];
-            if constexpr (T == Q8_0) staged.words[4 + k] = loaded.codes[1][k];
-            staged.words[11 + k] = loaded.scales[k];
-        }
-        if constexpr (two_bytes(T) != 0) staged.words[8] = loaded.two[0], staged.words[9] = loaded.two[1];
-        if constexpr (one_bytes(T) != 0) staged.words[10] = loaded.one;
-    }
-}
-
-template <u32 T>
-DEVICE Chunk<T> chunk_of(const Staged& staged) {
-    Chunk<T> chunk;
-#pragma unroll
-    for (u32 k = 0; k < 4; ++k) {
-        chunk.codes[0][k] = staged.words[k];
-        if constexpr (T == Q8_0) chunk.codes[1][k] = staged.words[4 + k];
-        chunk.scales[k] = staged.words[11 + k];
-    }
-    chunk.two[0] = staged.words[8], chunk.two[1] = staged.words[9];
-    chunk.one = staged.words[10];
-    return chunk;
-}
-
-// Two bytes of a word as f16, exactly, 1024 more than they are.
-DEVICE f16x2 bytes_as_f16(u32 word, u32 pair) {
-    return bit_cast<f16x2>(pick_bytes(word, 0x64646464u, pair == 0 ? 0x04010400u : 0x04030402u));
-}
-
-// Unpacks chunk `index` of a matrix to 32 f16 in block memory.
-template <u32 T>
-DEVICE void unpack(const Staged& staged, u32 index, f16* to) {
-    u32x4* out = reinterpret_cast<u32x4*>(to);
-    if constexpr (T == F16) {
-#pragma unroll
-        for (u32 i = 0; i < 4; ++i)
-            out[i] = u32x4{staged.words[4 * i], staged.words[4 * i + 1], staged.words[4 * i + 2], staged.words[4 * i + 3]};
-    } else if constexpr (T == BF16) {
-#pragma unroll
-        for (u32 i = 0; i < 4; ++i) {
-            u32x4 packed;
-#pragma unroll
-            for (u32 k = 0; k < 4; ++k) {
-                const u32 both = staged.words[4 * i + k];
-                const f16x2 pair = {static_cast<f16>(bf16_to_f32(static_cast<u16>(both)) * WEIGHT_FACTOR),
-                                    static_cast<f16>(bf16_to_f32(static_cast<u16>(both >> 16)) * WEIGHT_FACTOR)};
-                packed[k] = bit_cast<u32>(pair);
-            }
-            out[i] = packed;
-        }
-    } else {
-        constexpr bool SIGNED = T == Q8_0 || has_table(T);
-        constexpr float OFFSET = 1024.0f + (SIGNED ? 128.0f : static_cast<float>(code_offset(T)));
-        const Chunk<T> chunk = chunk_of<T>(staged);
-        u32 words[8];
-        words_of<T>(chunk, words);
-        const Scales scales = scales_of<T>(chunk, index);
-#pragma unroll
-        for (u32 i = 0; i < 4; ++i) {
-            const f16 scale = static_cast<f16>((i < 2 ? scales.first : scales.last) * WEIGHT_FACTOR);
-            const f16 minimum = static_cast<f16>((i < 2 ? scales.first_minimum : scales.last_minimum) * WEIGHT_FACTOR);
-            u32x4 packed;
-#pragma unroll
-            for (u32 k = 0; k < 4; ++k) {
-                const u32 word = SIGNED ? words[2 * i + k / 2] ^ 0x80808080u : words[2 * i + k / 2];
-                f16x2 pair = bytes_as_f16(word, k % 2) - static_cast<f16>(OFFSET);
-                pair *= scale;
-                if constexpr (has_minimum(T)) pair -= minimum;
-                packed[k] = bit_cast<u32>(pair);
-            }
-            out[i] = packed;
-        }
-    }
-}
 
 // Which row of x, and of out, is row m of a tile; beyond the end: the last.
 struct TileRows {
@@ -143,13 +45,6 @@ struct TileRows {
     }
     DEVICE_MEMBER u32 x_row(u32 m) const { return order == nullptr ? out_row(m) : out_row(m) / x_share; }
 };
-
-#define FOR_MATRIX_TYPE(type, action)                                                                                  \
-    switch (type) {                                                                                                    \
-        case F16: action(F16); break;                                                                                  \
-        case BF16: action(BF16); break;                                                                                \
-        default: FOR_QUANTISED_TYPE(type, action)                                                                      \
-    }
 
 template <u32 BM, u32 BN, u32 BK, u32 THREADS, u32 WAVES_M>
 struct TileProduct {
@@ -184,7 +79,10 @@ struct TileProduct {
             if (TASKS % THREADS != 0 && task >= TASKS) continue;
             f16* to = b + task / STEP_CHUNKS * STRIDE + task % STEP_CHUNKS * CHUNK;
             if (c + task % STEP_CHUNKS < end) {
-                unpack<T>(staged[i], c + task % STEP_CHUNKS, to);
+                u32x4 numbers[4];
+                unpack<T>(staged[i], c + task % STEP_CHUNKS, numbers);
+#pragma unroll
+                for (u32 k = 0; k < 4; ++k) reinterpret_cast<u32x4*>(to)[k] = numbers[k];
             } else {
 #pragma unroll
                 for (u32 k = 0; k < 4; ++k) reinterpret_cast<u32x4*>(to)[k] = u32x4{0, 0, 0, 0};
@@ -220,22 +118,22 @@ struct TileProduct {
         }
     }
 
-    // Sums over chunks begin .. end. `memory`: two steps of rows, then two of weights.
-    DEVICE_MEMBER void sum(const MatMul& args, const u8* weights, const TileRows& rows, u32 first_out, u32 begin, u32 end, f16* memory) {
+    // Sums over all of k. `memory`: two steps of rows, then two of weights.
+    DEVICE_MEMBER void sum(const MatMul& args, const u8* weights, const TileRows& rows, u32 first_out, f16* memory) {
         const f16* x = at<f16>(args.x);
-        const u32 n_chunks = args.n_in / CHUNK;
+        const u32 n_chunks = args.n_in / CHUNK, end = n_chunks;
         const auto a = [&](u32 step) INLINE { return memory + step * BM * STRIDE; };
         const auto b = [&](u32 step) INLINE { return memory + 2 * BM * STRIDE + step * BN * STRIDE; };
 #pragma unroll
         for (u32 m = 0; m < TILES_M; ++m)
 #pragma unroll
             for (u32 n = 0; n < TILES_N; ++n) clear(acc[m][n]);
-        copy_rows(a(0), x, rows, args.n_in, begin, end);
+        copy_rows(a(0), x, rows, args.n_in, 0, end);
 #define STAGE(T) stage_weights<T>(weights, args.n_out, n_chunks, next, end, first_out)
 #define UNPACK(T) unpack_weights<T>(b(now), c, end)
-        u32 now = 0, next = begin;
+        u32 now = 0, next = 0;
         FOR_MATRIX_TYPE(args.type, STAGE)
-        for (u32 c = begin; c < end; c = next) {
+        for (u32 c = 0; c < end; c = next) {
             next = c + STEP_CHUNKS;
             FOR_MATRIX_TYPE(args.type, UNPACK)
             wait_for_copies();
@@ -252,10 +150,10 @@ struct TileProduct {
 #undef UNPACK
     }
 
-    DEVICE_MEMBER void write(const MatMul& args, const TileRows& rows, u32 count, u32 first_out, u64 out_offset, const float* bias) {
+    DEVICE_MEMBER void write(const MatMul& args, const TileRows& rows, u32 count, u32 first_out, const float* bias) {
         const float factor = args.type == F16 ? 1.0f : 1.0f / WEIGHT_FACTOR;
         const u32 row = wave_index() / WAVES_N * (BM / WAVES_M), column = first_out + wave_index() % WAVES_N * (BN / WAVES_N);
-        float* out = at_mut<float>(args.out) + out_offset;
+        float* out = at_mut<float>(args.out);
 #pragma unroll
         for (u32 m = 0; m < TILES_M; ++m)
 #pragma unroll
@@ -283,9 +181,6 @@ DEVICE void matmul(const MatMul& args, f16* memory) {
     const u32 first_out = block_y() * BN;
     const u8* weights = at<u8>(args.weights);
     TileRows rows = {nullptr, block_x() * BM, args.rows - block_x() * BM, args.x_share};
-    const u32 n_chunks = args.n_in / CHUNK;
-    u32 begin = 0, end = n_chunks;
-    u64 out_offset = 0;
     const float* bias = args.bias == 0 || args.experts != 0 ? nullptr : at<float>(args.bias);
     if (args.experts != 0) {
         const u32 expert = block_z();
@@ -294,14 +189,10 @@ DEVICE void matmul(const MatMul& args, f16* memory) {
         weights = at<u8>(at<u64>(args.experts)[expert]);
         rows = TileRows{at<u32>(args.order), from + block_x() * BM, to - from - block_x() * BM, args.x_share};
         if (args.bias != 0) bias = at<float>(at<u64>(args.bias)[expert]);
-    } else {
-        begin = block_z() * args.split_chunks;
-        end = smaller(n_chunks, begin + args.split_chunks);
-        out_offset = static_cast<u64>(block_z()) * args.rows * args.n_out;
     }
     TileProduct<BM, BN, BK, THREADS, WAVES_M> product;
-    product.sum(args, weights, rows, first_out, begin, end, memory);
-    product.write(args, rows, smaller(rows.count, BM), first_out, out_offset, bias);
+    product.sum(args, weights, rows, first_out, memory);
+    product.write(args, rows, smaller(rows.count, BM), first_out, bias);
 }
 
 // Steps are longer where there are few rows, so that more bytes are on their way. AMD's block memory holds 64 KiB.
@@ -322,26 +213,4 @@ KERNEL(matmul_64, MatMul, 256, 2) {
 KERNEL(matmul_16, MatMul, 128, 4) {
     DYNAMIC_SHARED(memory, f16);
     matmul<16, 64, 128, 128, 1>(args, memory);
-}
-
-// out[i] = sum_s partial[s, i] + bias[i % n] + add[i], in the order of s.
-// partial: [splits, count] f32; bias: [n] f32 or 0; add: [count] f32 or 0, may be `out`; out: [count] f32. A thread per element.
-struct AddSplits {
-    u64 partial;
-    u64 bias;
-    u64 add;
-    u64 out;
-    u64 count;
-    u32 n;
-    u32 splits;
-};
-
-KERNEL(add_splits, AddSplits, 256, 1) {
-    const u64 i = static_cast<u64>(block_x()) * 256 + thread_index();
-    if (i >= args.count) return;
-    float sum = 0.0f;
-    for (u32 s = 0; s < args.splits; ++s) sum += at<float>(args.partial)[s * args.count + i];
-    if (args.bias != 0) sum += at<float>(args.bias)[i % args.n];
-    if (args.add != 0) sum += at<float>(args.add)[i];
-    at_mut<float>(args.out)[i] = sum;
 }

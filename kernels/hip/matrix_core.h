@@ -205,9 +205,41 @@ DEVICE float row_sum(float value) {
     return value;
 }
 
-#if ON_HOST && TILE != TILE_PLAIN
-// Element [row, k] of a fragment's tile, from the lane that holds it.
-DEVICE float element_of(const Fragment* const* lanes, u32 row, u32 k) {
+// An operand that lanes fill by themselves, without block memory. A lane holds HELD_ROWS rows of the 16, `held_row(j)`, and of each 2 * HELD_WORDS numbers along k. Which of the 16 steps of k those
+// are does not matter as long as both operands agree: lanes of one group, of HELD_GROUPS, hold the same.
+#if TILE == TILE_PLAIN
+struct Held {
+    f16x8 numbers;
+};
+#else
+typedef Fragment Held;
+#endif
+constexpr u32 HELD_ROWS = TILE == TILE_MMA ? 2 : 1;
+constexpr u32 HELD_GROUPS = TILE == TILE_MMA || TILE == TILE_MFMA ? 4 : TILE == TILE_WMMA11 ? 1 : 2;
+constexpr u32 HELD_WORDS = 8 / HELD_GROUPS;
+
+DEVICE u32 held_row(u32 j) { return TILE == TILE_MMA ? lane_of_wave() / 4 + 8 * j : lane_of_wave() % 16; }
+DEVICE u32 held_group() { return TILE == TILE_MMA ? lane_of_wave() % 4 : lane_of_wave() / 16 % HELD_GROUPS; }
+
+// Fills row j with pairs of f16.
+DEVICE void hold(Held& held, u32 j, const u32 (&pairs)[HELD_WORDS]) {
+#if TILE == TILE_MMA
+    held.pairs[j] = pairs[0];
+    held.pairs[j + 2] = pairs[1];
+#else
+    (void)j;
+#pragma unroll
+    for (u32 w = 0; w < HELD_WORDS; ++w) {
+        const f16x2 pair = bit_cast<f16x2>(pairs[w]);
+        held.numbers[2 * w] = pair[0];
+        held.numbers[2 * w + 1] = pair[1];
+    }
+#endif
+}
+
+#if ON_HOST
+// Element [row, k] of an operand's tile, from the lane that holds it.
+DEVICE float element_of(const Held* const* lanes, u32 row, u32 k) {
 #if TILE == TILE_MMA
     const Fragment* holder = lanes[row % 8 * 4 + k % 8 / 2];
     return f16_to_f32(static_cast<u16>(holder->pairs[row / 8 + k / 8 * 2] >> 16 * (k % 2)));
@@ -219,11 +251,8 @@ DEVICE float element_of(const Fragment* const* lanes, u32 row, u32 k) {
     return static_cast<float>(lanes[k / 8 * 16 + row]->numbers[k % 8]);
 #endif
 }
-#endif
-
-DEVICE void multiply(Accumulator& acc, const Fragment& a, const Fragment& b) {
-#if ON_HOST && TILE != TILE_PLAIN
-    const Fragment* all[2][WAVE];
+DEVICE void multiply_held(Accumulator& acc, const Held& a, const Held& b) {
+    const Held* all[2][WAVE];
     const fibers::Group group = WAVE == 64 ? fibers::Group::Wave : fibers::Group::Warp;
     const u32 first = thread_index() / WAVE * WAVE;
     fibers::gather(group, reinterpret_cast<u64>(&a), first, WAVE, reinterpret_cast<u64*>(all[0]));
@@ -231,6 +260,12 @@ DEVICE void multiply(Accumulator& acc, const Fragment& a, const Fragment& b) {
     for (u32 i = 0; i < ACCUMULATED; ++i)
         for (u32 k = 0; k < 16; ++k) acc.number[i] += element_of(all[0], row_of(i), k) * element_of(all[1], column_of(i), k);
     fibers::wait(group);
+}
+#endif
+
+DEVICE void multiply(Accumulator& acc, const Fragment& a, const Fragment& b) {
+#if ON_HOST && TILE != TILE_PLAIN
+    multiply_held(acc, a, b);
 #elif TILE == TILE_MMA
 #pragma unroll
     for (u32 half = 0; half < 2; ++half) {
@@ -266,3 +301,29 @@ DEVICE void multiply(Accumulator& acc, const Fragment& a, const Fragment& b) {
     }
 #endif
 }
+
+#if !ON_HOST
+DEVICE void multiply_held(Accumulator& acc, const Held& a, const Held& b) {
+#if TILE == TILE_PLAIN
+    const u32 lane = lane_of_wave();
+#pragma unroll
+    for (u32 group = 0; group < HELD_GROUPS; ++group)
+#pragma unroll
+        for (u32 w = 0; w < HELD_WORDS; ++w) {
+            const auto pair_of = [&](const Held& held, u32 row) INLINE {
+                const f16x2 pair = {held.numbers[2 * w], held.numbers[2 * w + 1]};
+                return shuffle(pair, group * 16 + row);
+            };
+            const f16x2 weight = pair_of(b, lane % 16);
+#pragma unroll
+            for (u32 i = 0; i < 8; ++i) {
+                const f16x2 number = pair_of(a, lane / 16 * 8 + i);
+                acc.number[i] = __builtin_fmaf(static_cast<float>(number[0]), static_cast<float>(weight[0]), acc.number[i]);
+                acc.number[i] = __builtin_fmaf(static_cast<float>(number[1]), static_cast<float>(weight[1]), acc.number[i]);
+            }
+        }
+#else
+    multiply(acc, a, b);
+#endif
+}
+#endif

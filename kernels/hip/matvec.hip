@@ -1,18 +1,7 @@
 // Products of weights with few rows of activations: decode. Bound by the bandwidth of memory.
 #include "activation.h"
 #include "dot.h"
-
-// out[r, o] = sum_i weights[o, i] * x[r, i] + bias[o] + add[r, o]
-struct Product {
-    u64 weights;  // [n_out, n_in]
-    u64 bias;     // [n_out] f32 or 0
-    u64 add;      // [rows, n_out] f32 or 0; may be `out`
-    u64 out;      // [rows, n_out] f32
-    u32 type;
-    u32 n_out;
-    u32 first_block;  // of the grid's x
-    u32 rest;
-};
+#include "product.h"
 
 constexpr u32 MATVEC_THREADS = 128;
 // Outputs of a warp, and of a block.
@@ -38,7 +27,7 @@ DEVICE void matvec_of(const Product& product, const Rows& x, u32 n_in, u32 x_row
 #pragma unroll
     for (u32 i = 0; i < MATVEC_OUTPUTS; ++i) weights[i] = at<u8>(product.weights), out[i] = first + i;
     float sums[MATVEC_OUTPUTS][ROWS];
-    dot_rows<T, MATVEC_OUTPUTS, ROWS>(weights, out, product.n_out, n_in, x, x_row, rows, sums);
+    dot_rows<T, MATVEC_OUTPUTS, ROWS, ROWS == 1>(weights, out, product.n_out, n_in, x, x_row, rows, sums);
 #pragma unroll
     for (u32 i = 0; i < MATVEC_OUTPUTS; ++i)
 #pragma unroll
@@ -54,17 +43,14 @@ DEVICE void matvec_of(const Product& product, const Rows& x, u32 n_in, u32 x_row
 
 template <u32 ROWS>
 DEVICE void matvec(const MatVec& args) {
-    Product product = args.products[0];
-#pragma unroll
-    for (u32 p = 1; p < 3; ++p)
-        if (p < args.n_products && block_x() >= args.products[p].first_block) product = args.products[p];
+    const Product product = product_of_block(args.products, args.n_products);
     const u32 first = block_y() * ROWS;
 #define ACTION(T) matvec_of<T, ROWS>(product, args.x, args.n_in, first, first, smaller(ROWS, args.rows - first))
     FOR_TYPE(product.type, ACTION)
 #undef ACTION
 }
 
-KERNEL(matvec_1, MatVec, MATVEC_THREADS, 8) { matvec<1>(args); }
+KERNEL(matvec_1, MatVec, MATVEC_THREADS, 6) { matvec<1>(args); }
 KERNEL(matvec_4, MatVec, MATVEC_THREADS, 5) { matvec<4>(args); }
 
 constexpr u32 GATED_THREADS = 256;

@@ -8,12 +8,14 @@ target="$PWD/target/gpu"
 export CARGO_TARGET_DIR="$target" HEARTH_HIP_TARGETS=sm_90
 cargo build --release --locked -p forward --lib
 cargo build --release --locked -p e2e --bins
+cargo build --release --locked -p kernels --example bench-kernels
 executable() { cargo test --release --locked -p "$1" --test "$2" --no-run --message-format=json | sed -n "s/.*\"executable\":\"\([^\"]*\/$2-[^\"]*\)\".*/\1/p"; }
 rm -rf "$folder"
 mkdir -p "$folder"
 for program in e2e-node write-model bench-upload bench-first-token bench-tokens; do
     strip -o "$folder/$program" "$target/release/$program"
 done
+strip -o "$folder/bench-kernels" "$target/release/examples/bench-kernels"
 strip -o "$folder/hip-tests" "$(executable kernels hip)"
 strip -o "$folder/oracle-tests" "$(executable e2e oracle)"
 strip -o "$folder/libforward.so" "$target/release/libforward.so"

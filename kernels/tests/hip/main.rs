@@ -13,6 +13,7 @@ mod cases;
 
 mod attention;
 mod experts;
+mod few;
 mod graphs;
 mod memory;
 mod products;

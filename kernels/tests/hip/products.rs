@@ -60,7 +60,7 @@ impl Matrix {
         &self.numbers[o * self.n_in..][..self.n_in]
     }
 
-    fn product(&self, o: usize, x: &[f32]) -> f64 {
+    pub(crate) fn product(&self, o: usize, x: &[f32]) -> f64 {
         self.row(o)
             .iter()
             .zip(x)
@@ -82,7 +82,10 @@ pub(crate) struct Input {
 
 impl Input {
     pub(crate) fn random(rows: usize, n: usize, random: &mut Random) -> Input {
-        let numbers = random.numbers(rows * n);
+        Input::of(random.numbers(rows * n), rows, n)
+    }
+
+    pub(crate) fn of(numbers: Vec<f32>, rows: usize, n: usize) -> Input {
         let (quants, blocks) = Int8::bytes(rows, n);
         let (half, scales) = Half::bytes(rows, n);
         let input = Input {
@@ -162,7 +165,7 @@ pub(crate) fn allowed_half(matrix: &Matrix, o: usize, x: &[f32]) -> f32 {
     2.0_f32.powi(-9) * parts + 1e-6
 }
 
-fn shape_for(tensor_type: TensorType, n_out: usize, n_in: usize) -> [usize; 2] {
+pub(crate) fn shape_for(tensor_type: TensorType, n_out: usize, n_in: usize) -> [usize; 2] {
     [n_out, n_in.next_multiple_of(tensor_type.block_len())]
 }
 
@@ -493,23 +496,13 @@ fn many_rows_meet_weights_on_matrix_cores() {
             let x = Input::random(rows, n_in, &mut random);
             let (bias, add) = (random.numbers(n_out), random.numbers(rows * n_out));
             let (bias_on_device, out) = (uploaded(&bias), uploaded(&add));
-            let partial = memory(tile.partial_bytes(rows, n_out, n_in).max(1));
             let product = Product {
                 weights: matrix.weights(),
                 bias: Some(&bias_on_device),
                 add: Some(&out),
                 out: &out,
             };
-            matmul(
-                &stream,
-                &kernels(),
-                tile,
-                product,
-                x.half(),
-                rows,
-                Some(&partial),
-            )
-            .expect("enqueued");
+            matmul(&stream, &kernels(), tile, product, x.half(), rows).expect("enqueued");
             let expected = |i: usize| {
                 matrix.product(i % n_out, x.row(i / n_out))
                     + f64::from(bias[i % n_out])
@@ -560,7 +553,7 @@ fn rows_beyond_f16_are_scaled() {
         add: None,
         out: &out,
     };
-    matmul(&stream, &kernels(), Tile::Narrow, product, half, 2, None).expect("enqueued");
+    matmul(&stream, &kernels(), Tile::Narrow, product, half, 2).expect("enqueued");
     let row = |r: usize| &numbers[r * 64..][..64];
     check(
         &downloaded(&stream, &out),

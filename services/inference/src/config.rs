@@ -108,16 +108,11 @@ pub struct Flags {
     )]
     pub max_queued: NonZeroUsize,
 
-    /// Most prompt tokens in one step
+    /// Most prompt tokens in one step; without it 2048 on a GPU, where many rows keep every multiprocessor busy, and 512 elsewhere
     ///
     /// Beside running requests a step takes fewer, see --step-target.
-    #[arg(
-        long,
-        value_name = "TOKENS",
-        env = "HEARTH_PREFILL_CHUNK",
-        default_value = "512"
-    )]
-    pub prefill_chunk: NonZeroUsize,
+    #[arg(long, value_name = "TOKENS", env = "HEARTH_PREFILL_CHUNK")]
+    pub prefill_chunk: Option<NonZeroUsize>,
 
     /// How long a step may take on account of prompts while requests are running: shorter keeps their tokens coming at an even pace, longer finishes prompts sooner
     ///
@@ -207,8 +202,8 @@ pub struct Config {
     pub max_running: NonZeroUsize,
     /// Most requests waiting.
     pub max_queued: NonZeroUsize,
-    /// Most prompt tokens in one step.
-    pub prefill_chunk_tokens: NonZeroUsize,
+    /// Most prompt tokens in one step; what suits the device where it is not given.
+    pub prefill_chunk_tokens: Option<NonZeroUsize>,
     /// How long a step may take on account of prompts while requests are running.
     pub step_target: Duration,
     /// Fetches at a time.
@@ -303,12 +298,10 @@ impl Flags {
         at_most("--text-threads", self.text_threads, 256, "at most 256")?;
         at_most("--max-running", self.max_running, 4096, "at most 4096")?;
         at_most("--max-queued", self.max_queued, 65_536, "at most 65536")?;
-        at_most(
-            "--prefill-chunk",
-            self.prefill_chunk,
-            65_536,
-            "at most 65536",
-        )
+        match self.prefill_chunk {
+            Some(chunk) => at_most("--prefill-chunk", chunk, 65_536, "at most 65536"),
+            None => Ok(()),
+        }
     }
 
     fn check_sizes(&self) -> Result<(), ConfigError> {

@@ -1,5 +1,7 @@
 //! The device that the flags ask for.
 
+use std::num::NonZeroUsize;
+
 use kernels::{Device, DeviceError, HipOptions};
 
 use crate::{
@@ -12,6 +14,10 @@ use crate::{
 const GPU_KV_SHARE: usize = 4;
 /// What the KV cache may take on the processor where no budget is given.
 const HOST_KV_BYTES: u64 = 1 << 30;
+
+/// Most prompt tokens of a step where it is not given: on a GPU, and elsewhere.
+const GPU_PREFILL_CHUNK: usize = 2048;
+const HOST_PREFILL_CHUNK: usize = 512;
 
 /// Opens the device. With `auto`, a GPU that cannot be used is passed over with a word on why.
 ///
@@ -49,6 +55,17 @@ pub(crate) fn kv_type(config: &Config, device: &Device) -> kernels::KvType {
         (None, Device::Hip(_) | Device::Cpu(_)) => kernels::KvType::F16,
         (None, Device::Reference) => kernels::KvType::F32,
     }
+}
+
+/// Most prompt tokens in one step.
+pub(crate) fn prefill_chunk_tokens(config: &Config, device: &Device) -> usize {
+    let default = match device {
+        Device::Hip(_) => GPU_PREFILL_CHUNK,
+        Device::Reference | Device::Cpu(_) => HOST_PREFILL_CHUNK,
+    };
+    config
+        .prefill_chunk_tokens
+        .map_or(default, NonZeroUsize::get)
 }
 
 /// What the KV cache may take.

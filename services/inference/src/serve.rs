@@ -219,7 +219,7 @@ impl Service {
 
 fn engine_config(config: &Config, device: Device) -> EngineConfig {
     let max_running = config.max_running.get();
-    let prefill_chunk_tokens = config.prefill_chunk_tokens.get();
+    let prefill_chunk_tokens = device::prefill_chunk_tokens(config, &device);
     EngineConfig {
         kv_budget_bytes: device::kv_budget_bytes(config, &device),
         kv_type: device::kv_type(config, &device),

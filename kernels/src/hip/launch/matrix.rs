@@ -129,7 +129,7 @@ pub(super) struct ProductArgs {
 }
 
 impl<'a> Product<'a> {
-    fn args(
+    pub(super) fn args(
         &self,
         operands: &mut Operands<'a>,
         rows: usize,
@@ -340,36 +340,7 @@ impl Tile {
             Tile::Middle | Tile::Wide => (256, 64),
         }
     }
-
-    /// Splits of k, so that a matrix of few outputs still gives every multiprocessor something to do. They follow from the matrix alone, so results do not depend on the rows. 1 for wide tiles.
-    #[must_use]
-    pub fn splits(self, n_out: usize, n_in: usize) -> usize {
-        if self == Tile::Wide {
-            return 1;
-        }
-        let tiles = n_out.div_ceil(self.outputs());
-        let wanted = BLOCKS_WANTED.div_ceil(tiles.max(1));
-        wanted
-            .min(n_in / CHUNK_LEN / SPLIT_CHUNKS_MIN)
-            .clamp(1, SPLITS_MAX)
-    }
-
-    /// Bytes of the workspace that [`matmul`] needs for partial sums; 0 for one split.
-    #[must_use]
-    pub fn partial_bytes(self, rows: usize, n_out: usize, n_in: usize) -> usize {
-        match self.splits(n_out, n_in) {
-            1 => 0,
-            splits => splits * rows * n_out * 4,
-        }
-    }
 }
-
-/// About two blocks for each multiprocessor of a large GPU.
-const BLOCKS_WANTED: usize = 256;
-/// A split has at least this many chunks of 32.
-const SPLIT_CHUNKS_MIN: usize = 16;
-const SPLITS_MAX: usize = 8;
-const ADD_THREADS: usize = 256;
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -387,25 +358,13 @@ pub(super) struct MatMulArgs {
     pub(super) n_in: u32,
     pub(super) n_out: u32,
     pub(super) rows: u32,
-    pub(super) split_chunks: u32,
     pub(super) x_share: u32,
-}
-
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct AddSplitsArgs {
-    partial: u64,
-    bias: u64,
-    add: u64,
-    out: u64,
-    count: u64,
-    n: u32,
-    splits: u32,
+    pub(super) _rest: u32,
 }
 
 /// Enqueues a product on matrix cores: weights are unpacked to f16, sums are f32. Results do not depend on the rows beside, for one tile.
 ///
-/// `x`: the half form of `[rows, n_in]`; `partial`: a workspace of at least [`Tile::partial_bytes`], where those are not 0.
+/// `x`: the half form of `[rows, n_in]`.
 ///
 /// # Errors
 /// [`HipError::Range`] for a view that is too short, or weights for which [`has_matmul`] is false; the call that failed.
@@ -416,7 +375,6 @@ pub fn matmul(
     product: Product,
     x: Half,
     rows: usize,
-    partial: Option<&View>,
 ) -> Result<(), HipError> {
     let Weights {
         tensor_type,
@@ -429,63 +387,29 @@ pub fn matmul(
         has_matmul(tensor_type, n_in),
         n_in,
     )?;
-    let splits = tile.splits(n_out, n_in);
     let mut operands = Operands::default();
     let [x, scales] = operands.half(Some(x), rows, n_in)?;
     let count = rows * n_out;
-    let mut args = MatMulArgs {
+    let args = MatMulArgs {
         weights: product.weights.address(&mut operands)?,
         x,
         scales,
+        bias: operands.optional("bias", product.bias, n_out * 4)?,
+        add: operands.optional("add", product.add, count * 4)?,
+        out: operands.address("out", product.out, count * 4)?,
         tensor_type: tensor_type.id(),
         n_in: narrow("inputs", n_in)?,
         n_out: narrow("outputs", n_out)?,
         rows: narrow("rows", rows)?,
-        split_chunks: narrow("chunks", (n_in / CHUNK_LEN).div_ceil(splits))?,
         x_share: 1,
         ..Zeroable::zeroed()
-    };
-    // Partial sums are in steps of whole chunks; the last split may have none left.
-    let splits = (n_in / CHUNK_LEN).div_ceil(args.split_chunks.max(1) as usize);
-    let mut sums = Operands::default();
-    let [bias, add, out] = {
-        let target = if splits == 1 {
-            &mut operands
-        } else {
-            &mut sums
-        };
-        [
-            target.optional("bias", product.bias, n_out * 4)?,
-            target.optional("add", product.add, count * 4)?,
-            target.address("out", product.out, count * 4)?,
-        ]
     };
     let blocks = [
         narrow("row tiles", rows.div_ceil(tile.rows()))?,
         narrow("output tiles", n_out.div_ceil(tile.outputs()))?,
-        narrow("splits", splits)?,
+        1,
     ];
-    if splits == 1 {
-        (args.bias, args.add, args.out) = (bias, add, out);
-        return launch_matmul(stream, kernels, tile, operands, blocks, args);
-    }
-    let Some(partial) = partial else {
-        return require("workspace of a matrix product", false, splits * count * 4);
-    };
-    args.out = operands.address("partial sums", partial, splits * count * 4)?;
-    launch_matmul(stream, kernels, tile, operands, blocks, args)?;
-    let args = AddSplitsArgs {
-        partial: sums.address("partial sums", partial, splits * count * 4)?,
-        bias,
-        add,
-        out,
-        count: count as u64,
-        n: args.n_out,
-        splits: narrow("splits", splits)?,
-    };
-    let blocks = [narrow("blocks", count.div_ceil(ADD_THREADS))?, 1, 1];
-    // SAFETY: `AddSplitsArgs` is the kernel's structure; elements beyond `count` are left alone.
-    unsafe { sums.launch(stream, &kernels.add_splits, grid(blocks, 256), args) }
+    launch_matmul(stream, kernels, tile, operands, blocks, args)
 }
 
 /// Enqueues the kernel of a tile.
@@ -506,7 +430,6 @@ pub(super) fn launch_matmul(
     let shared_bytes = 2 * (tile.rows() + tile.outputs()) * (step + 8) * 2;
     let mut grid = grid(blocks, threads);
     grid.shared_bytes = narrow("shared memory", shared_bytes)?;
-    // SAFETY: `MatMulArgs` is the kernel's structure and the shared memory is two steps of rows and weights; rows and outputs beyond the last are not written, and are read as the last. Chunks
-    // beyond a split's end are not read.
+    // SAFETY: `MatMulArgs` is the kernel's structure and the shared memory is two steps of rows and weights; rows and outputs beyond the last are not written, and are read as the last.
     unsafe { operands.launch(stream, function, grid, args) }
 }

@@ -10,6 +10,7 @@ mod operands;
 pub mod attention;
 pub mod embed;
 pub mod experts;
+pub mod few;
 pub mod matrix;
 pub mod repack;
 pub mod rope;
@@ -59,7 +60,8 @@ kernels! {
     rms_norm layer_norm head_norm write_forms activate add soft_cap gate_rows gather_rows
     repack embed rope_angles rope_write
     matvec_1 matvec_4 gated_matvec_1 gated_matvec_4 expert_matvec
-    matmul_16 matmul_64 matmul_128 add_splits
+    matmul_16 matmul_64 matmul_128
+    matfew_16 matfew_32 matfew_64
     attention_prefill_64 attention_prefill_80 attention_prefill_96 attention_prefill_128 attention_prefill_256
     attention_decode_64 attention_decode_80 attention_decode_96 attention_decode_128 attention_decode_256
     attention_plain

@@ -9,7 +9,7 @@ use crate::hip::launch::experts::{
 };
 use crate::hip::launch::matrix::{Tile, has_matmul};
 use crate::hip::launch::rowwise::{self, Activate};
-use crate::hip::ops::matrix::dot_rows;
+use crate::hip::ops::matrix::{Way, dot_rows};
 use crate::hip::ops::rows::function;
 use crate::hip::{MATRICES, RoutingMemory};
 use crate::ops::{Activation, ExpertNetwork};
@@ -113,11 +113,11 @@ impl Hip {
 
     /// As for other products; an expert has its share of the slots.
     fn expert_tile(&self, rows: usize, slots: usize, n_experts: usize) -> Option<Tile> {
-        let tile = self.tile(rows)?;
-        match self.is_batch_invariant() {
-            true => Some(tile),
-            false => Some(Tile::for_rows(slots.div_ceil(n_experts))),
+        if self.is_batch_invariant() {
+            return Some(Tile::Middle);
         }
+        let per_expert = slots.div_ceil(n_experts);
+        (self.way(rows) != Way::Dots).then(|| Tile::for_rows(per_expert))
     }
 }
 

@@ -6,6 +6,7 @@ use super::{Activations, Hip, HipError, View, view_of};
 use crate::hip::activations::Form;
 use crate::hip::device::Purpose;
 use crate::hip::launch::embed::{self, Embed};
+use crate::hip::launch::few;
 use crate::hip::launch::matrix::{self, GROUP_MAX, Gated, Product, Rows, Tile, Weights};
 use crate::hip::launch::rowwise::{self, Activate};
 use crate::hip::ops::rows::function;
@@ -15,6 +16,19 @@ use crate::{Linear, RowIndex, Tensor};
 
 /// Up to so many rows meet the weights as dot products, which read them once for each four rows; more meet them on matrix cores.
 const DOT_ROWS_MAX: usize = 4;
+/// Up to so many rows share the unpacking of each weight, in registers; more make tiles in block memory.
+const FEW_ROWS_MAX: usize = 64;
+
+/// How rows meet weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// As dot products.
+    Dots,
+    /// On matrix cores, up to 64 at a time.
+    Few,
+    /// On matrix cores, in tiles of 128.
+    Wide,
+}
 
 impl Hip {
     pub(crate) fn embed(
@@ -86,16 +100,22 @@ impl Hip {
         x: &Activations,
         products: &[Product],
     ) -> Result<(), HipError> {
-        let tile = self.tile(rows);
-        let mut dots: Vec<Product> = Vec::new();
+        let way = self.way(rows);
+        let (mut dots, mut few): (Vec<Product>, Vec<Product>) = Default::default();
         for product in products {
             let Weights {
                 tensor_type, n_in, ..
             } = product.weights;
-            match tile.filter(|_| matrix::has_matmul(tensor_type, n_in)) {
-                Some(tile) => self.on_matrix_cores(tile, rows, x, *product)?,
-                None => dots.push(*product),
+            match way {
+                Way::Wide if matrix::has_matmul(tensor_type, n_in) => {
+                    self.on_wide_tiles(rows, x, *product)?;
+                }
+                Way::Few if matrix::has_matmul(tensor_type, n_in) => few.push(*product),
+                _ => dots.push(*product),
             }
+        }
+        for group in few.chunks(GROUP_MAX) {
+            self.on_matrix_cores(rows, x, group)?;
         }
         for group in dots.chunks(GROUP_MAX) {
             let types = group.iter().map(|product| product.weights.tensor_type);
@@ -105,29 +125,46 @@ impl Hip {
         Ok(())
     }
 
+    /// Products of which no row depends on the rows beside it.
     fn on_matrix_cores(
         &self,
-        tile: Tile,
+        rows: usize,
+        x: &Activations,
+        products: &[Product],
+    ) -> Result<(), HipError> {
+        let (stream, kernels) = (self.stream(), self.kernels());
+        let scratch = few::scratch_bytes(products, rows).map(|[partial, counters]| {
+            let partial = self.scratch(Purpose::Partial, partial)?;
+            Ok((partial, self.scratch(Purpose::Counters, counters)?))
+        });
+        let scratch = scratch.transpose()?;
+        let scratch = scratch
+            .as_ref()
+            .map(|(partial, counters)| [partial, counters]);
+        let x = x.half(rows)?;
+        // SAFETY: scratch begins as zeros, operations use it one after the other, and each leaves the counters zero.
+        unsafe { few::matfew(stream, kernels, products, x, rows, scratch) }
+    }
+
+    fn on_wide_tiles(
+        &self,
         rows: usize,
         x: &Activations,
         product: Product,
     ) -> Result<(), HipError> {
-        let Weights { n_out, n_in, .. } = product.weights;
-        let partial = match tile.partial_bytes(rows, n_out, n_in) {
-            0 => None,
-            bytes => Some(self.scratch(Purpose::Partial, bytes)?),
-        };
         let (stream, kernels) = (self.stream(), self.kernels());
         let x = x.half(rows)?;
-        matrix::matmul(stream, kernels, tile, product, x, rows, partial.as_ref())
+        matrix::matmul(stream, kernels, Tile::Wide, product, x, rows)
     }
 
-    /// The tile of products on matrix cores; `None` for few rows. Where a row must not depend on the others, it is always the same one.
-    pub(super) fn tile(&self, rows: usize) -> Option<Tile> {
-        if self.is_batch_invariant() {
-            return Some(Tile::Middle);
+    /// How so many rows meet weights. Where a row must not depend on the others, it is always the same way.
+    pub(super) fn way(&self, rows: usize) -> Way {
+        match rows {
+            _ if self.is_batch_invariant() => Way::Few,
+            ..=DOT_ROWS_MAX => Way::Dots,
+            ..=FEW_ROWS_MAX => Way::Few,
+            _ => Way::Wide,
         }
-        (rows > DOT_ROWS_MAX).then(|| Tile::for_rows(rows))
     }
 
     pub(crate) fn gated(
@@ -144,7 +181,7 @@ impl Hip {
         }
         let tensor_type = gate.weight.tensor_type();
         let on_matrix_cores =
-            self.tile(rows).is_some() && matrix::has_matmul(tensor_type, gate.weight.row_len());
+            self.way(rows) != Way::Dots && matrix::has_matmul(tensor_type, gate.weight.row_len());
         if tensor_type == up.weight.tensor_type() && !on_matrix_cores {
             let op = Gated {
                 gate: weights(gate.weight),
