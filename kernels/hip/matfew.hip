@@ -1,7 +1,7 @@
 // Products of weights with some rows of activations, on matrix cores: decode of many streams, and all products where a row's result must not depend on the rows beside it.
 //
 // A lane unpacks whole chunks of weights to f16 in its registers, and multiplies them from there: weights never pass through block memory, and each is unpacked once for all rows of a block. For that
-// a chunk's 32 numbers belong to one group of lanes, which is as good an order of k as any other. The rows lie in block memory, a step of 128 numbers at a time.
+// a chunk's 32 numbers belong to one group of lanes, which is as good an order of k as any other. The rows lie in block memory, a step at a time.
 //
 // Sums are f32. Those of each SPLIT_CHUNKS chunks are whole by themselves, and added up from the first to the last: by one block where there are blocks enough, else by the block that comes last of
 // one for each. So the order depends on n_in alone, and a result is the same bits for any number of rows, of outputs and of blocks.
@@ -26,8 +26,8 @@ constexpr u32 FEW_THREADS = 128;
 constexpr u32 FEW_OUTPUTS = 64;
 constexpr u32 FEW_WAVES = FEW_THREADS / WAVE;
 constexpr u32 FEW_TILES_M = FEW_OUTPUTS / 16 / FEW_WAVES;
-// Chunks of a step and of a split.
-constexpr u32 FEW_STEP = 4;
+// Chunks of a step and of a split. Where each lane holds all of k, a step is shorter, for want of registers.
+constexpr u32 FEW_STEP = HELD_GROUPS == 1 ? 2 : 4;
 constexpr u32 SPLIT_CHUNKS = 32;
 // A row of a step in pieces of 16 bytes.
 constexpr u32 FEW_PIECES = FEW_STEP * CHUNK / 8;

@@ -317,9 +317,7 @@ DEVICE void multiply_held(Accumulator& acc, const Held& a, const Held& b) {
             const f16x2 weight = pair_of(b, lane % 16);
 #pragma unroll
             for (u32 i = 0; i < 8; ++i) {
-                const f16x2 number = pair_of(a, lane / 16 * 8 + i);
-                acc.number[i] = __builtin_fmaf(static_cast<float>(number[0]), static_cast<float>(weight[0]), acc.number[i]);
-                acc.number[i] = __builtin_fmaf(static_cast<float>(number[1]), static_cast<float>(weight[1]), acc.number[i]);
+                acc.number[i] = __builtin_amdgcn_fdot2(pair_of(a, lane / 16 * 8 + i), weight, acc.number[i], false);
             }
         }
 #else

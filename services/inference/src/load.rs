@@ -6,16 +6,18 @@ use engine::{LoadProgress, LoadStats};
 use proto::inference::v1::{LoadMode, LoadModelRequest, LoadModelResponse, LoadPhase};
 use tokio::{
     sync::watch,
+    task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
 use tracing::{Instrument as _, Span, info_span};
 
 use crate::{
     answers::{Answers, Sink, answers},
+    daemon::Daemon,
     deadline::Deadline,
     error::Error,
     gate::Pass,
-    models::{Attached, Models, Until, load_span, proto_load},
+    models::{Attached, Models, Parts, Until, load_span, proto_load},
 };
 
 /// Time between two words on progress; ten a second are promised.
@@ -100,11 +102,44 @@ pub(crate) fn start(
     })
 }
 
+/// A model of `--preload` that is made ready while the device is being opened.
+#[derive(Debug)]
+pub(crate) struct Preparing {
+    pub(crate) model: String,
+    span: Span,
+    parts: JoinHandle<Result<Parts, Error>>,
+}
+
 /// A model of `--preload`: attached, its weights still to come.
 #[derive(Debug)]
 pub(crate) struct Preloaded {
     attached: Arc<Attached>,
     span: Span,
+}
+
+// === impl Preparing ===
+
+impl Preparing {
+    /// Begins to bring together what `model` needs before the device does.
+    pub(crate) fn begin(daemon: &Daemon, fetch_timeout: Duration, model: &str) -> Preparing {
+        let span = load_span(model, Mode::Eager.name());
+        let (daemon, id) = (daemon.clone(), model.to_owned());
+        let bring = async move { Parts::bring(&daemon, fetch_timeout, &id).await };
+        Preparing {
+            model: model.to_owned(),
+            parts: tokio::spawn(bring.instrument(span.clone())),
+            span,
+        }
+    }
+
+    /// Attaches the model. Where its parts did not come together, everything is tried again, and says itself what is amiss.
+    ///
+    /// # Errors
+    /// Those of an attach.
+    pub(crate) async fn attach(self, models: &Models) -> Result<Preloaded, Error> {
+        let parts = self.parts.await.ok().and_then(Result::ok);
+        Preloaded::attach_parts(models, &self.model, parts, self.span).await
+    }
 }
 
 // === impl Preloaded ===
@@ -116,7 +151,17 @@ impl Preloaded {
     /// Those of an attach.
     pub(crate) async fn attach(models: &Models, model: &str) -> Result<Preloaded, Error> {
         let span = load_span(model, Mode::Eager.name());
-        let attached = models.attach(model, false, || span.clone()).await?;
+        Preloaded::attach_parts(models, model, None, span).await
+    }
+
+    async fn attach_parts(
+        models: &Models,
+        model: &str,
+        parts: Option<Parts>,
+        span: Span,
+    ) -> Result<Preloaded, Error> {
+        let attaching = models.attach_parts(model, false, parts, || span.clone());
+        let attached = attaching.await?;
         attached.begin_load(span.clone(), Until::Told);
         Ok(Preloaded { attached, span })
     }

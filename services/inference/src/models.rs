@@ -17,7 +17,7 @@ use tracing::{Instrument as _, Span, info_span};
 
 use self::{attach::Attacher, flights::Flights};
 pub(crate) use self::{
-    attach::load_span,
+    attach::{Parts, load_span},
     attached::{Attached, InUse, Until},
     view::{duration, load_kind, proto_load},
 };
@@ -123,7 +123,21 @@ impl Models {
         pin: bool,
         span: impl FnOnce() -> Span,
     ) -> Result<Arc<Attached>, Error> {
-        let start = || self.clone().fly(id.to_owned(), pin, span());
+        self.attach_parts(id, pin, None, span).await
+    }
+
+    /// The same, of parts that were brought together before.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub(crate) async fn attach_parts(
+        &self,
+        id: &str,
+        pin: bool,
+        parts: Option<Parts>,
+        span: impl FnOnce() -> Span,
+    ) -> Result<Arc<Attached>, Error> {
+        let start = || self.clone().fly(id.to_owned(), pin, parts, span());
         let outcome = self.inner.flights.get(id, start).await;
         outcome.map_err(|error| match error {
             Error::UnknownModel { model, known } => Error::UnknownModel {
@@ -134,13 +148,19 @@ impl Models {
         })
     }
 
-    async fn fly(self, id: String, pin: bool, load: Span) -> Result<Arc<Attached>, Error> {
+    async fn fly(
+        self,
+        id: String,
+        pin: bool,
+        parts: Option<Parts>,
+        load: Span,
+    ) -> Result<Arc<Attached>, Error> {
         let attacher = Attacher {
             engine: self.inner.engine.clone(),
             daemon: self.inner.daemon.clone(),
             fetch_timeout: self.inner.fetch_timeout,
         };
-        let attached = attacher.attach(id.clone(), pin, load).await?;
+        let attached = attacher.attach(id.clone(), pin, parts, load).await?;
         let usage = Arc::clone(&attached.usage);
         let reaper = tokio::spawn(async move {
             usage.idle().await;

@@ -13,7 +13,7 @@ use telemetry::{
 };
 use tokio::{
     sync::watch,
-    task::{JoinHandle, JoinSet},
+    task::{JoinHandle, JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
 use tokio_stream::wrappers::UnixListenerStream;
@@ -22,6 +22,7 @@ use tonic::{
     service::Routes,
     transport::{self, Server, server::TcpIncoming},
 };
+use tracing::info_span;
 
 use crate::{
     Config, Listener,
@@ -33,7 +34,7 @@ use crate::{
     generate::Generator,
     health::Readiness,
     inference_service::Inference,
-    load::Preloaded,
+    load::{Preloaded, Preparing},
     message_limit::MessageLimit,
     model_service::{DeviceFacts, ModelFace},
     models::Models,
@@ -107,12 +108,18 @@ pub(crate) struct Prepared {
 // === impl Prepared ===
 
 impl Prepared {
-    /// Opens the device, starts the engine, and begins to attach what is to be preloaded.
+    /// Opens the device, starts the engine, and begins to attach what is to be preloaded. A GPU's driver takes its time: what attaching can do without the device it does meanwhile.
     ///
     /// # Errors
     /// [`ServeError`]
     pub(crate) async fn new(config: Config) -> Result<Prepared, ServeError> {
-        let device = device::open(&config)?;
+        let daemon = Daemon::new(config.loader_socket.clone(), &config.telemetry.instance);
+        let preparing = config
+            .preload
+            .iter()
+            .map(|model| Preparing::begin(&daemon, config.fetch_timeout, model))
+            .collect();
+        let device = open_device(&config).await?;
         let facts = DeviceFacts {
             kind: device.kind(),
             description: device.description(),
@@ -122,15 +129,10 @@ impl Prepared {
         let observed = engine.watch_stats();
         observe_engine(move || numbers(&observed.borrow()));
 
-        let service = Service::new(&config, engine.clone());
+        let service = Service::new(&config, engine.clone(), daemon);
         let (readiness, health) = Readiness::new().await;
         let serving = CancellationToken::new();
-        let preloads = preload(
-            &service.models,
-            &config.preload,
-            &readiness,
-            serving.clone(),
-        );
+        let preloads = preload(&service.models, preparing, &readiness, serving.clone());
         let routes = faces::routes(
             service.inference(&config),
             service.model_face(facts),
@@ -186,8 +188,7 @@ struct Service {
 // === impl Service ===
 
 impl Service {
-    fn new(config: &Config, engine: Engine) -> Service {
-        let daemon = Daemon::new(config.loader_socket.clone(), &config.telemetry.instance);
+    fn new(config: &Config, engine: Engine, daemon: Daemon) -> Service {
         // What the engine works on, what it queues, and as many again that are on their way to it: being tokenised, or waiting for a model.
         let requests = 2 * (config.max_running.get() + config.max_queued.get());
         Service {
@@ -215,6 +216,16 @@ impl Service {
             device,
         }
     }
+}
+
+/// Opens the device on a thread that may block.
+async fn open_device(config: &Config) -> Result<Device, ServeError> {
+    let (config, span) = (config.clone(), info_span!("device.open"));
+    let opening = spawn_blocking(move || span.in_scope(|| device::open(&config)));
+    let opened = opening.await.map_err(|_| ServeError::Lost {
+        what: "opening the device",
+    })?;
+    Ok(opened?)
 }
 
 fn engine_config(config: &Config, device: Device) -> EngineConfig {
@@ -271,26 +282,26 @@ fn start(
     })
 }
 
-/// Attaches every model of `names`, however long it takes; once `serving` is cancelled, reports readiness and goes on to bring their weights in: a request that comes earlier has the ones it
+/// Attaches every model of `--preload`, however long it takes; once `serving` is cancelled, reports readiness and goes on to bring their weights in: a request that comes earlier has the ones it
 /// needs fetched first.
 fn preload(
     models: &Models,
-    names: &[String],
+    preparing: Vec<Preparing>,
     readiness: &Readiness,
     serving: CancellationToken,
 ) -> JoinSet<()> {
-    let (models, names) = (models.clone(), names.to_vec());
-    let readiness = readiness.clone();
+    let (models, readiness) = (models.clone(), readiness.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let mut preloaded = Vec::new();
-        for name in &names {
-            preloaded.push(attach_at_last(&models, name).await);
+        for model in preparing {
+            let name = model.model.clone();
+            preloaded.push((name, attach_at_last(&models, model).await));
         }
         serving.cancelled().await;
         readiness.ready().await;
         tracing::info!("ready");
-        for (name, model) in names.iter().zip(preloaded) {
+        for (name, model) in preloaded {
             if let Err(error) = model.fetch(&models).await {
                 // It is attached, so it can be served: its layers come as steps need them.
                 let cause = Chain(&error).to_string();
@@ -305,16 +316,19 @@ fn preload(
     tasks
 }
 
-async fn attach_at_last(models: &Models, name: &str) -> Preloaded {
+async fn attach_at_last(models: &Models, preparing: Preparing) -> Preloaded {
+    let model = preparing.model.clone();
+    let mut outcome = preparing.attach(models).await;
     loop {
-        match Preloaded::attach(models, name).await {
+        match outcome {
             Ok(preloaded) => return preloaded,
             Err(error) => {
                 let cause = Chain(&error).to_string();
-                tracing::warn!(model = name, cause, "preload failed; trying again");
+                tracing::warn!(model, cause, "preload failed; trying again");
             }
         }
         sleep(PRELOAD_RETRY).await;
+        outcome = Preloaded::attach(models, &model).await;
     }
 }
 

@@ -30,6 +30,16 @@ pub(super) struct Attacher {
     pub(super) fetch_timeout: Duration,
 }
 
+/// What attaching brings together before it needs an engine: the descriptors, and what stands between words and tokens.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    weights: Arc<Weights>,
+    lost: Arc<Notify>,
+    tokenizer: Tokenizer,
+    templates: ChatTemplates,
+    took: Duration,
+}
+
 /// The span of one load. Its phases are its children: they do not overlap and add up to it.
 pub(crate) fn load_span(model: &str, load_mode: &'static str) -> Span {
     info_span!(
@@ -49,7 +59,7 @@ pub(crate) fn load_span(model: &str, load_mode: &'static str) -> Span {
 // === impl Attacher ===
 
 impl Attacher {
-    /// Attaches `id`; runs in `load`'s span.
+    /// Attaches `id`, whose parts may have been brought together before; runs in `load`'s span.
     ///
     /// # Errors
     /// [`Error`].
@@ -57,9 +67,10 @@ impl Attacher {
         self,
         id: String,
         pin: bool,
+        parts: Option<Parts>,
         load: Span,
     ) -> Result<Arc<Attached>, Error> {
-        let outcome = self.run(&id, pin).instrument(load.clone()).await;
+        let outcome = self.run(&id, pin, parts).instrument(load.clone()).await;
         if let Err(error) = &outcome {
             load.record("cause", crate::error::Chain(error).to_string());
         }
@@ -69,14 +80,15 @@ impl Attacher {
         Ok(Arc::new(attached))
     }
 
-    async fn run(self, id: &str, pin: bool) -> Result<Attached, Error> {
+    async fn run(self, id: &str, pin: bool, parts: Option<Parts>) -> Result<Attached, Error> {
+        let parts = match parts {
+            Some(parts) => parts,
+            None => Parts::bring(&self.daemon, self.fetch_timeout, id).await?,
+        };
         let began = Instant::now();
-        let lost = Arc::new(Notify::new());
-        let weights = Arc::new(self.take_over(id, &lost).await?);
-        let (tokenizer, templates) = text_side(id, &weights).await?;
-        let tokenizer = Arc::new(tokenizer);
-        let report = self.plan(id, pin, &weights, &tokenizer).await?;
-        let attach_took = began.elapsed();
+        let tokenizer = Arc::new(parts.tokenizer);
+        let report = self.plan(id, pin, &parts.weights, &tokenizer).await?;
+        let attach_took = parts.took + began.elapsed();
         let plan_build = report.plan_build;
         tracing::info!(
             model = id,
@@ -85,10 +97,11 @@ impl Attacher {
             tensor_bytes = report.tensor_bytes,
             "attached"
         );
+        let weights = parts.weights;
         let attached = Attached {
             id: id.to_owned(),
             tokenizer,
-            templates: Arc::new(templates),
+            templates: Arc::new(parts.templates),
             weights: Arc::clone(&weights),
             report,
             attach_took,
@@ -96,33 +109,9 @@ impl Attacher {
             load: Mutex::default(),
             companions: Mutex::default(),
         };
-        let keeper = tokio::spawn(lease::keep(id.to_owned(), weights, lost, self.daemon));
+        let keeper = tokio::spawn(lease::keep(id.to_owned(), weights, parts.lost, self.daemon));
         attached.accompany(keeper.abort_handle());
         Ok(attached)
-    }
-
-    /// Lease, then descriptors.
-    async fn take_over(&self, id: &str, lost: &Arc<Notify>) -> Result<Weights, Error> {
-        let lease = self
-            .daemon
-            .acquire_lease(id)
-            .instrument(info_span!("model.load.lease"))
-            .await?;
-        let lost = Arc::clone(lost);
-        let options = AcceptOptions {
-            fetch_timeout: self.fetch_timeout,
-            on_lost: Some(Box::new(move || lost.notify_one())),
-        };
-        let span = info_span!("model.load.hand_off");
-        let accept =
-            move || span.in_scope(|| handoff::accept(&lease.handoff_socket, &lease.token, options));
-        let outcome = spawn_blocking(accept).await.map_err(|_| Error::Lost {
-            what: "the hand-off",
-        })?;
-        outcome.map_err(|source| Error::Accept {
-            model: id.to_owned(),
-            source: Arc::new(source),
-        })
     }
 
     async fn plan(
@@ -149,6 +138,60 @@ impl Attacher {
             source: Arc::new(source),
         })
     }
+}
+
+// === impl Parts ===
+
+impl Parts {
+    /// Brings them together; reads no weight.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub(crate) async fn bring(
+        daemon: &Daemon,
+        fetch_timeout: Duration,
+        id: &str,
+    ) -> Result<Parts, Error> {
+        let began = Instant::now();
+        let lost = Arc::new(Notify::new());
+        let weights = Arc::new(take_over(daemon, fetch_timeout, id, &lost).await?);
+        let (tokenizer, templates) = text_side(id, &weights).await?;
+        Ok(Parts {
+            weights,
+            lost,
+            tokenizer,
+            templates,
+            took: began.elapsed(),
+        })
+    }
+}
+
+/// Lease, then descriptors.
+async fn take_over(
+    daemon: &Daemon,
+    fetch_timeout: Duration,
+    id: &str,
+    lost: &Arc<Notify>,
+) -> Result<Weights, Error> {
+    let lease = daemon
+        .acquire_lease(id)
+        .instrument(info_span!("model.load.lease"))
+        .await?;
+    let lost = Arc::clone(lost);
+    let options = AcceptOptions {
+        fetch_timeout,
+        on_lost: Some(Box::new(move || lost.notify_one())),
+    };
+    let span = info_span!("model.load.hand_off");
+    let accept =
+        move || span.in_scope(|| handoff::accept(&lease.handoff_socket, &lease.token, options));
+    let outcome = spawn_blocking(accept).await.map_err(|_| Error::Lost {
+        what: "the hand-off",
+    })?;
+    outcome.map_err(|source| Error::Accept {
+        model: id.to_owned(),
+        source: Arc::new(source),
+    })
 }
 
 /// What stands between words and tokens. A template that cannot be used is told of when somebody wants to chat.
