@@ -333,32 +333,7 @@ impl Bench {
         let gated_us = self.time(count, pair)?;
         let mut rates = Vec::new();
         for rows in [16, 64] {
-            let scratch = match scratch_bytes(&[product(0)], rows) {
-                Some([partial, counters]) => {
-                    let counters = self.upload(&vec![0; counters])?;
-                    Some((self.memory(partial)?, counters))
-                }
-                None => None,
-            };
-            let many = |i: usize| {
-                let scratch = scratch
-                    .as_ref()
-                    .map(|(partial, counters)| [partial, counters]);
-                // SAFETY: the counters were zeros, and launches of one stream follow each other.
-                unsafe {
-                    matfew(
-                        &self.stream,
-                        &self.kernels,
-                        &[product(i)],
-                        x.half(),
-                        rows,
-                        scratch,
-                    )
-                }
-            };
-            many(0)?;
-            self.check(&matrices, &x, &out)?;
-            rates.push(rate(self.time(count, many)?));
+            rates.push(rate(self.few(&matrices, &x, rows, &out)?));
         }
         println!(
             "{:<7} {n_out:>6} x {n_in:<6} {us:>7.1} {:>6.0} {:>5.0} {:>7.0} {:>9.0} {:>9.0}",
@@ -370,6 +345,42 @@ impl Bench {
             rates[1]
         );
         Ok(())
+    }
+
+    /// Microseconds of a product of some rows on matrix cores.
+    fn few(&self, matrices: &Matrices, x: &Input, rows: usize, out: &View) -> Outcome<f64> {
+        let product = |i: usize| Product {
+            weights: matrices.weights(i),
+            bias: None,
+            add: None,
+            out,
+        };
+        let scratch = match scratch_bytes(&[product(0)], rows) {
+            Some([partial, counters]) => {
+                let counters = self.upload(&vec![0; counters])?;
+                Some((self.memory(partial)?, counters))
+            }
+            None => None,
+        };
+        let many = |i: usize| {
+            let scratch = scratch
+                .as_ref()
+                .map(|(partial, counters)| [partial, counters]);
+            // SAFETY: the counters were zeros, and launches of one stream follow each other.
+            unsafe {
+                matfew(
+                    &self.stream,
+                    &self.kernels,
+                    &[product(i)],
+                    x.half(),
+                    rows,
+                    scratch,
+                )
+            }
+        };
+        many(0)?;
+        self.check(matrices, x, out)?;
+        self.time(matrices.copies.len(), many)
     }
 
     /// What a layer runs for one row, attention aside, with weights that no cache holds: norm, query · key · value, output, norm, gate · up, down.

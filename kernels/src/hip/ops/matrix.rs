@@ -159,11 +159,14 @@ impl Hip {
 
     /// How so many rows meet weights. Where a row must not depend on the others, it is always the same way.
     pub(super) fn way(&self, rows: usize) -> Way {
-        match rows {
-            _ if self.is_batch_invariant() => Way::Few,
-            ..=DOT_ROWS_MAX => Way::Dots,
-            ..=FEW_ROWS_MAX => Way::Few,
-            _ => Way::Wide,
+        if self.is_batch_invariant() {
+            Way::Few
+        } else if rows <= DOT_ROWS_MAX {
+            Way::Dots
+        } else if rows <= FEW_ROWS_MAX {
+            Way::Few
+        } else {
+            Way::Wide
         }
     }
 
