@@ -23,7 +23,7 @@ struct Fault {
     said_by_sanitizer: &'static str,
 }
 
-const FAULTS: [Fault; 4] = [
+const FAULTS: [Fault; 5] = [
     Fault {
         name: "overrun",
         commit: overrun,
@@ -48,6 +48,12 @@ const FAULTS: [Fault; 4] = [
         commit: || planted("planted_shared_overrun"),
         said: "kernel emulation: shared memory was written past its end",
         said_by_sanitizer: "AddressSanitizer",
+    },
+    Fault {
+        name: "missing wait",
+        commit: missing_wait,
+        said: "wrong bytes: a copy did not wait",
+        said_by_sanitizer: "wrong bytes: a copy did not wait",
     },
 ];
 
@@ -113,6 +119,19 @@ fn overrun() -> Result<(), Box<dyn Error>> {
     unsafe { stream.launch(&add, grid, Args::new().value(args).holding(&view)) }?;
     stream.synchronize()?;
     Ok(())
+}
+
+/// Copies what another stream writes without waiting for it: the stand-in runs nothing before somebody waits, so the copy is of fresh memory's poison. In company a test beside this one might wait for
+/// the whole device in between.
+fn missing_wait() -> Result<(), Box<dyn Error>> {
+    let (first, second) = (stream(), stream());
+    let (from, to) = (memory(64), memory(64));
+    first.fill(&from, 9)?;
+    second.copy(&from, &to)?;
+    match downloaded::<u8>(&second, &to) == [0xff; 64] {
+        true => Err("wrong bytes: a copy did not wait".into()),
+        false => Ok(()),
+    }
 }
 
 fn main() -> ExitCode {
