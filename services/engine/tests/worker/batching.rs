@@ -1,6 +1,7 @@
 //! Whatever else is in the batch, and however the prompt is cut, the numbers are the same.
 
 use engine::{EngineConfig, OutputOptions, SamplingParams};
+use gguf::TensorType;
 use kernels::Device;
 
 use crate::model::{File, Tiny, write};
@@ -102,6 +103,32 @@ async fn staggered_streams_say_what_each_says_alone() {
         let distinct: std::collections::BTreeSet<Vec<u32>> =
             alone.iter().map(Completion::ids).collect();
         assert!(distinct.len() >= 6, "the model says something");
+    }
+}
+
+/// The rows of a tensor that several projections share are the rows of tensors of their own, wherever a device puts them.
+#[tokio::test]
+async fn projections_that_share_a_tensor_are_the_same_projections() {
+    for tensor_type in [TensorType::F32, TensorType::Q8_0] {
+        let apart = Tiny {
+            tensor_type,
+            ..Tiny::LLAMA
+        };
+        let fused = Tiny {
+            fused: true,
+            ..apart
+        };
+        let [apart, fused] = [apart, fused].map(write);
+        let count = |file: &File| file.directory.extents().len();
+        assert_eq!(count(&apart), count(&fused) + 9, "three less in each layer");
+        let mut said = Vec::new();
+        for file in [&apart, &fused] {
+            let engine = start(config());
+            attach(&engine, "m", file).await;
+            let answer = complete(&engine, request("m", prompt(1, 40), 8)).await;
+            said.push(answer.expect("an answer").bits());
+        }
+        assert_eq!(said[0], said[1], "{tensor_type}");
     }
 }
 

@@ -6,8 +6,8 @@ use kernels::Device;
 use crate::model::{File, Tiny, write};
 use crate::source::{Fault, Memory};
 use crate::support::{
-    attach, attach_source, collect, complete, config, llama_block_bytes, model_stats, next_delta,
-    prompt, request, start, until,
+    assert_let_go, attach, attach_source, collect, complete, config, llama_block_bytes,
+    model_stats, next_delta, prompt, request, start, until,
 };
 
 async fn failed_once(fault: Fault, tensor: &str) -> EngineError {
@@ -138,7 +138,7 @@ async fn unloading_ends_what_runs_and_frees_what_was_there() {
     next_delta(&mut stream).await;
     let freed = engine.unload("m", false).await.expect("attached");
     assert_eq!(freed, source.total_bytes());
-    assert_eq!(source.evicted().len(), file.directory.extents().len());
+    assert_let_go(&source, file.directory.extents().len());
     let stats = engine.stats();
     assert_eq!(
         (
@@ -196,7 +196,7 @@ async fn a_model_can_go_and_come_back_while_its_fetches_stand() {
         stats.weights_used_bytes == new.total_bytes()
     })
     .await;
-    assert_eq!(old.evicted().len(), old.fetched().len());
+    assert_let_go(&old, old.fetched().len());
 }
 
 fn attach_request(id: &str, file: &File) -> AttachRequest {

@@ -26,6 +26,10 @@ pub(crate) struct Tiny {
     pub(crate) n_experts: u32,
     /// Norms on both sides of each half, a window in every other layer, bounds on scores and logits.
     pub(crate) sandwich: bool,
+    /// Queries, keys and values share a tensor, and so do the halves of the feed-forward network. Its numbers are those of the model in which they do not.
+    pub(crate) fused: bool,
+    /// Of matrices whose rows are whole blocks of it; others are F32.
+    pub(crate) tensor_type: TensorType,
 }
 
 /// Experts of a row.
@@ -44,6 +48,8 @@ impl Tiny {
         rope_scale: 1,
         n_experts: 0,
         sandwich: false,
+        fused: false,
+        tensor_type: TensorType::F32,
     };
     pub(crate) const EXPERTS: Tiny = Tiny {
         seed: 3,
@@ -67,9 +73,7 @@ impl Tiny {
         tied: true,
         biases: true,
         rope_factors: false,
-        rope_scale: 1,
-        n_experts: 0,
-        sandwich: false,
+        ..Tiny::LLAMA
     };
 }
 
@@ -90,7 +94,12 @@ pub(crate) fn write(tiny: Tiny) -> File {
         writer = writer.metadata(&key, value);
     }
     for (name, dims) in tensors(tiny) {
-        writer = writer.tensor(&name, &dims, TensorType::F32);
+        let whole_blocks = dims[0].is_multiple_of(tiny.tensor_type.block_len() as u64);
+        let tensor_type = match dims.len() > 1 && whole_blocks {
+            true => tiny.tensor_type,
+            false => TensorType::F32,
+        };
+        writer = writer.tensor(&name, &dims, tensor_type);
     }
     let header = writer.finish().expect("a sound header");
     let mut bytes = header.bytes;
@@ -98,6 +107,11 @@ pub(crate) fn write(tiny: Tiny) -> File {
     let mut random = Random(tiny.seed);
     for info in header.directory.tensors() {
         let start = usize::try_from(info.offset_bytes).expect("a small file");
+        if info.tensor_type == TensorType::Q8_0 {
+            let len = usize::try_from(info.len_bytes).expect("a small tensor");
+            fill_q8_0(&mut bytes[start..][..len], &mut random);
+            continue;
+        }
         let n = usize::try_from(info.shape.n_elements()).expect("a small tensor");
         let is_vector = info.shape.dims().len() == 1;
         for (index, value) in bytes[start..][..4 * n].chunks_exact_mut(4).enumerate() {
@@ -117,6 +131,19 @@ pub(crate) fn write(tiny: Tiny) -> File {
         directory: Arc::new(header.directory),
         bytes: Arc::new(bytes),
         tokenizer: Arc::new(tokenizer),
+    }
+}
+
+/// Blocks of a factor in f16, here 2⁻⁹, and 32 numbers of 8 bits.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "noise is below 1, so that the number fits 8 bits"
+)]
+fn fill_q8_0(bytes: &mut [u8], random: &mut Random) {
+    for block in bytes.chunks_exact_mut(34) {
+        block[..2].copy_from_slice(&0x1800_u16.to_le_bytes());
+        let quants = block[2..].iter_mut();
+        quants.for_each(|quant| *quant = ((127.0 * random.next()) as i8).cast_unsigned());
     }
 }
 
@@ -195,7 +222,11 @@ fn tensors(tiny: Tiny) -> Vec<(String, Vec<u64>)> {
         let mut add =
             |part: &str, dims: &[u64]| tensors.push((format!("blk.{layer}.{part}"), dims.to_vec()));
         add("attn_norm.weight", &[N_EMBD]);
-        for (part, n_out) in [("attn_q", N_EMBD), ("attn_k", N_KV), ("attn_v", N_KV)] {
+        let qkv = match tiny.fused {
+            true => vec![("attn_qkv", N_EMBD + 2 * N_KV)],
+            false => vec![("attn_q", N_EMBD), ("attn_k", N_KV), ("attn_v", N_KV)],
+        };
+        for (part, n_out) in qkv {
             add(&format!("{part}.weight"), &[N_EMBD, n_out]);
             if tiny.biases {
                 add(&format!("{part}.bias"), &[n_out]);
@@ -215,8 +246,12 @@ fn tensors(tiny: Tiny) -> Vec<(String, Vec<u64>)> {
             add("ffn_down_exps.weight", &[N_FF, N_EMBD, n]);
             continue;
         }
-        add("ffn_gate.weight", &[N_EMBD, N_FF]);
-        add("ffn_up.weight", &[N_EMBD, N_FF]);
+        if tiny.fused {
+            add("ffn_up.weight", &[N_EMBD, 2 * N_FF]);
+        } else {
+            add("ffn_gate.weight", &[N_EMBD, N_FF]);
+            add("ffn_up.weight", &[N_EMBD, N_FF]);
+        }
         add("ffn_down.weight", &[N_FF, N_EMBD]);
     }
     tensors.push(("output_norm.weight".to_owned(), vec![N_EMBD]));

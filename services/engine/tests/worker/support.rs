@@ -36,6 +36,10 @@ pub(crate) fn config() -> EngineConfig {
     }
 }
 
+fn device_is_gpu() -> bool {
+    std::env::var_os("HEARTH_HIP_LIBRARY").is_some()
+}
+
 /// The processor; with `HEARTH_HIP_LIBRARY` set, as by `just test-hip`, the GPU, whose answers must not depend on the batch either.
 fn device() -> Device {
     let Some(library) = std::env::var_os("HEARTH_HIP_LIBRARY") else {
@@ -73,6 +77,16 @@ pub(crate) async fn attach_source(
         pin: false,
     };
     engine.attach(request).await.expect("a sound model")
+}
+
+/// That the source was told of so many extents that were let go. The processor uses the source's own bytes; what a GPU lets go are copies, of which the source hears nothing.
+#[track_caller]
+pub(crate) fn assert_let_go(source: &Memory, extents: usize) {
+    let told = match device_is_gpu() {
+        true => 0,
+        false => extents,
+    };
+    assert_eq!(source.evicted().len(), told);
 }
 
 /// A greedy request that goes on past the end of generation.
