@@ -5,6 +5,7 @@ python := tools / "venv" / "bin" / "python"
 peer_version := "0.3.36"
 peer_flags := "-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release"
 buf := tools / "node_modules" / ".bin" / "buf"
+gpu_references_bytes := "44000000"
 llvm_cov := env("LLVM_COV", "llvm-cov-22")
 llvm_profdata := env("LLVM_PROFDATA", "llvm-profdata-22")
 export PATH := tools / "bin" + ":" + env("PATH")
@@ -13,7 +14,7 @@ _default:
     @just --list --unsorted
 
 # Everything that must hold on a machine without a GPU.
-check: lint test test-hip check-images oracle test-root test-clients demo-model fuzz _gpu-skipped
+check: lint test test-hip oracle-hip check-images oracle test-root test-clients demo-model fuzz _gpu-skipped
 
 # Format, clippy, the contract, licences and bans.
 lint: _buf _deny
@@ -45,6 +46,12 @@ test-root:
 test-hip *orders:
     kernels/hip/emulate/test.sh {{ orders }}
 
+# Whole models against the references on the HIP path without a GPU: those that `gpu` packs.
+oracle-hip: _needs-oracle
+    rm -rf target/hip/oracle
+    python3 tests/gpu/references.py "$HEARTH_ORACLE" target/hip/oracle {{ gpu_references_bytes }}
+    HEARTH_ORACLE="$PWD/target/hip/oracle" kernels/hip/emulate/emulated.sh forward -p e2e --test oracle -- --nocapture default_device_agrees_with_keys_and_values_in_f16
+
 # Everything that reads hostile bytes, under a coverage-guided fuzzer for SECONDS per target. Needs a C++ compiler.
 fuzz seconds="20":
     tests/fuzz/run.sh {{ seconds }}
@@ -63,7 +70,7 @@ bench-gpu-kernels *library:
 
 # Packs the GPU suite into a folder, for a machine with an NVIDIA GPU: run.sh in it runs the suite there and prints its tables.
 gpu folder="target/gpu-suite":
-    tests/gpu/pack.sh {{ folder }}
+    tests/gpu/pack.sh {{ folder }} {{ gpu_references_bytes }}
 
 # Clients in other languages that know only reflection.
 test-clients: _buf _venv

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Packs what a machine with an NVIDIA GPU needs to run the GPU suite: `pack.sh FOLDER`, from the repository's root. There, `FOLDER/run.sh` runs it.
-# HEARTH_ORACLE names the references: those of their models and quantised files that leave the whole below 60 MB go along.
+# Packs what a machine with an NVIDIA GPU needs to run the GPU suite: `pack.sh FOLDER REFERENCES_BYTES`, from the repository's root. There, `FOLDER/run.sh` runs it.
+# HEARTH_ORACLE names the references: so many bytes of their models and quantised files go along that the whole stays below 60 MB.
 # Needs clang 19 or newer; with CUDA's ptxas (HIP_PTXAS, or on PATH) kernels load at once, without it the driver compiles them at each start.
 set -euo pipefail
-folder="${1:?usage: pack.sh FOLDER}"
+folder="${1:?usage: pack.sh FOLDER REFERENCES_BYTES}"
+references_bytes="${2:?usage: pack.sh FOLDER REFERENCES_BYTES}"
 target="$PWD/target/gpu"
 export CARGO_TARGET_DIR="$target" HEARTH_HIP_TARGETS=sm_90
 cargo build --release --locked -p forward --lib
@@ -20,7 +21,7 @@ strip -o "$folder/hip-tests" "$(executable kernels hip)"
 strip -o "$folder/oracle-tests" "$(executable e2e oracle)"
 strip -o "$folder/libforward.so" "$target/release/libforward.so"
 cp tests/gpu/run.sh "$folder/"
-python3 tests/gpu/references.py "${HEARTH_ORACLE:?must name the folder of references}" "$folder/oracle" 44000000
+python3 tests/gpu/references.py "${HEARTH_ORACLE:?must name the folder of references}" "$folder/oracle" "$references_bytes"
 tar -C "$folder" -cf - . | xz -T0 -6 >"$folder.tar.xz"
 rm -r "$folder"
 mkdir -p "$folder"

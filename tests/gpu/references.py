@@ -1,6 +1,7 @@
 """Copies references of logits, and a manifest of just those, while they fit: references.py ORACLE FOLDER BYTES_MAX.
 
-Quantised files come first, as each is a tensor type, then the models that a GPU takes whole; what was left out is named.
+Models come first, as each is an architecture; then quantised files, the usual ones before the others, the smallest of those first: the kernels' own tests have every tensor type. What was left
+out is named.
 """
 
 import json
@@ -11,18 +12,27 @@ import sys
 oracle, folder, bytes_max = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3])
 manifest = json.loads((oracle / "manifest.open.json").read_text())
 cases = [case for case in manifest["cases"] if case["kind"] == "logits"]
-first = ["models/llama", "models/qwen2", "models/qwen3"]
-cases.sort(key=lambda case: (not case["id"].startswith("quants/"), case["id"] not in first))
+usual = ["quants/llama-Q4_K_M", "quants/llama-Q8_0", "quants/llama-Q4_0"]
+
+
+def paths_of(case):
+    return [oracle / case[key] for key in ("file", "expected", "expected_alt") if case.get(key)]
+
+
+def bytes_of(case):
+    return sum(path.stat().st_size for path in paths_of(case))
+
+
+cases.sort(key=lambda case: (case["id"].startswith("quants/"), case["id"] not in usual, bytes_of(case)))
 kept, total_bytes = [], 0
 for case in cases:
-    paths = [oracle / case[key] for key in ("file", "expected", "expected_alt") if case.get(key)]
-    size_bytes = sum(path.stat().st_size for path in paths)
+    size_bytes = bytes_of(case)
     if total_bytes + size_bytes > bytes_max:
         print("left out:", case["id"])
         continue
     total_bytes += size_bytes
     kept.append(case)
-    for path in paths:
+    for path in paths_of(case):
         target = folder / path.relative_to(oracle)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
