@@ -25,10 +25,10 @@ use support::{Random, TYPES, packed, placed, positions, tensor, view, zeros};
 #[path = "../tests/ops/support.rs"]
 mod support;
 
-/// Inputs and outputs of the products.
+/// Inputs of the products, and outputs of those of many rows.
 const N_IN: usize = 2048;
 const N_OUT: usize = 8192;
-/// Outputs of a single row's product: weights come from memory, not from a cache.
+/// Outputs of the products of few rows: weights come from memory, not from a cache.
 const N_OUT_STREAMED: usize = 65_536;
 /// Rows of a prefill.
 const ROWS: usize = 128;
@@ -87,7 +87,7 @@ fn products(criterion: &mut Criterion) {
         ("product, many rows", ROWS),
     ] {
         let mut group = group(criterion, name);
-        let n_out = if rows == 1 { N_OUT_STREAMED } else { N_OUT };
+        let n_out = if rows == ROWS { N_OUT } else { N_OUT_STREAMED };
         for tensor_type in TYPES {
             let mut random = Random::new(1);
             let bytes = packed(tensor_type, N_IN * n_out, &mut random);

@@ -143,15 +143,13 @@ impl<'a> Product<'a, 'a> {
     }
 }
 
-/// Bytes that are asked for before they are needed: the processor looks ahead by itself, but not past the end of a page.
-const PREFETCH_BYTES: usize = 4096;
 const CACHE_LINE_BYTES: usize = 64;
 
-/// Asks for the bytes that lie [`PREFETCH_BYTES`] behind these.
+/// Asks for as many bytes as these, so far behind them: the processor looks ahead by itself, but not past the end of a page.
 #[inline(always)]
-fn prefetch_ahead<S: Simd>(simd: S, bytes: &[u8]) {
+fn prefetch<S: Simd>(simd: S, bytes: &[u8], ahead: usize) {
     for line in (0..bytes.len()).step_by(CACHE_LINE_BYTES) {
-        simd.prefetch(bytes.as_ptr().wrapping_add(PREFETCH_BYTES + line));
+        simd.prefetch(bytes.as_ptr().wrapping_add(ahead + line));
     }
 }
 

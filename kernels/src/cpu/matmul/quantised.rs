@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::{Form, Prepared, Product, STRIP, TILE, X_BLOCK, prefetch_ahead};
+use super::{Form, Prepared, Product, STRIP, TILE, X_BLOCK, prefetch};
 use crate::buffer::Buffer;
 use crate::cpu::Cpu;
 use crate::cpu::formats::Quantised;
@@ -20,6 +20,8 @@ use crate::operands::{self, Matrix};
 
 /// With fewer rows of activations, a tile does not pay.
 const ROWS_TO_TILE: usize = 4;
+/// How far ahead weights are asked for that are read row by row.
+const PREFETCH_BYTES: usize = 4096;
 /// Fours of bytes in a chunk.
 const QUADS: usize = CHUNK_LEN / 4;
 /// Fours of bytes of a chunk's scales.
@@ -123,7 +125,7 @@ impl<Q: Quantised> Direct<'_, '_, Q> {
             let mut chains = [[0.0; CHAINS]; X];
             let packed = chunks::<Q>(weight.row(row), weight.tensor_type.block_len());
             for (index, packed) in packed.enumerate() {
-                prefetch_ahead(simd, packed);
+                prefetch(simd, packed, PREFETCH_BYTES);
                 Q::unpack(simd, packed, &mut chunk);
                 let place = place::<Q>(index);
                 for r in 0..X {
@@ -162,6 +164,7 @@ impl Tile {
         let quads = self.quads.at_least(n_chunks * QUADS * S::LANES);
         let scales = self.scales.at_least(n_chunks * SCALE_QUADS * S::LANES);
         let factors = self.factors.at_least(n_chunks * 2 * S::LANES);
+        let next_tile = S::LANES * weight.row(rows.start).len();
         let mut unpacked = [Chunk::default(); TILE];
         let chunk_bytes = CHUNK_LEN / weight.tensor_type.block_len() * Q::BLOCK_BYTES;
         for index in 0..n_chunks {
@@ -171,6 +174,7 @@ impl Tile {
             for lane in 0..rows.len() {
                 let packed = &weight.row(rows.start + lane)[index * chunk_bytes..];
                 let packed = &packed[..packed.len().min(chunk_bytes)];
+                prefetch(simd, packed, next_tile);
                 Q::unpack(simd, packed, &mut unpacked[lane]);
                 let [first, second] = Q::Family::factors(&unpacked[lane].scales);
                 factors[lane] = first;
