@@ -27,9 +27,7 @@ impl<T> Default for Buffer<T> {
 }
 
 impl<T: Copy + Zeroable> Buffer<T> {
-    /// `len` zeros. Large buffers take no physical memory until they are written.
-    ///
-    /// `None` where the machine has no such memory.
+    /// `len` zeros; `None` where the machine has no such memory.
     pub(crate) fn zeros(len: usize) -> Option<Buffer<T>> {
         let padding = ALIGN_BYTES / size_of::<T>();
         let padded = len.checked_add(padding)?;
@@ -72,32 +70,6 @@ impl<T: Copy + Zeroable> Buffer<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Pages of this process in memory.
-    #[cfg(target_os = "linux")]
-    fn resident_pages() -> usize {
-        let counts = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
-        let resident = counts.split(' ').nth(1).expect("its second number");
-        resident.parse().expect("a number")
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn what_nobody_wrote_takes_no_memory() {
-        const LEN: usize = 24 << 20;
-        // An allocator may hand out what was given back to it, and clear that: it is asked several times.
-        for _ in 0..4 {
-            drop(Buffer::<u8>::zeros(LEN).expect("small"));
-        }
-        let before = resident_pages();
-        let buffers: Vec<Buffer<u8>> = (0..40)
-            .map(|_| Buffer::zeros(LEN).expect("small"))
-            .collect();
-        let pages = resident_pages().saturating_sub(before);
-        // Pages are 4 KiB at least; tests beside this one have some of their own.
-        let all = buffers.len() * LEN / 4096;
-        assert!(pages < all / 4, "{pages} of {all} pages are in memory");
-    }
 
     #[test]
     fn zeros_are_aligned_and_zero() {

@@ -2,8 +2,8 @@
 
 use gguf::TensorType;
 use half::f16;
+use memmap2::MmapMut;
 
-use crate::buffer::Buffer;
 use crate::hip::KvMemory;
 use crate::{Device, OpError, layout};
 
@@ -106,9 +106,9 @@ pub struct KvStore {
 /// One layer's blocks: keys and values are `[n_blocks, n_kv_heads, block_len, padded head_dim]`, so that a head reads its positions in one stream.
 #[derive(Debug)]
 pub(crate) struct KvLayer {
-    /// Numbers of the store's type, as bytes.
-    keys: Buffer<u8>,
-    values: Buffer<u8>,
+    /// Numbers of the store's type, as bytes. Maps of their own: an allocator clears what it hands out a second time, and with that takes memory for all of it.
+    keys: MmapMut,
+    values: MmapMut,
 }
 
 impl KvStore {
@@ -139,18 +139,17 @@ impl KvStore {
             Device::Reference | Device::Cpu(_) => None,
             Device::Hip(hip) => Some(KvMemory::zeros(hip, &shape)?.ok_or_else(no_memory)?),
         };
-        let buffer = |head_dim| -> Option<Buffer<u8>> {
-            Buffer::zeros(
-                shape
-                    .layer_block_len(head_dim)?
-                    .checked_mul(shape.n_blocks)?
-                    .checked_mul(shape.kv_type.number_bytes())?,
-            )
+        let map = |head_dim| -> Option<MmapMut> {
+            let bytes = shape
+                .layer_block_len(head_dim)?
+                .checked_mul(shape.n_blocks)?
+                .checked_mul(shape.kv_type.number_bytes())?;
+            MmapMut::map_anon(bytes).ok()
         };
         let layer = || -> Option<KvLayer> {
             Some(KvLayer {
-                keys: buffer(shape.head_dim_k)?,
-                values: buffer(shape.head_dim_v)?,
+                keys: map(shape.head_dim_k)?,
+                values: map(shape.head_dim_v)?,
             })
         };
         let host_layers = if memory.is_some() { 0 } else { shape.n_layers };
@@ -233,16 +232,16 @@ impl KvLayer {
         for (kv_head, (key, value)) in heads.enumerate() {
             let row_index = shape.row_index(block, kv_head, offset);
             let (key_bytes, value_bytes) = (shape.key_bytes(), shape.value_bytes());
-            let keys = &mut self.keys.as_mut_slice()[row_index * key_bytes..][..key_bytes];
+            let keys = &mut self.keys[row_index * key_bytes..][..key_bytes];
             shape.kv_type.pack(key, keys);
-            let values = &mut self.values.as_mut_slice()[row_index * value_bytes..][..value_bytes];
+            let values = &mut self.values[row_index * value_bytes..][..value_bytes];
             shape.kv_type.pack(value, values);
         }
     }
 }
 
-fn row(rows: &Buffer<u8>, row_bytes: usize, row_index: usize) -> &[u8] {
-    &rows.as_slice()[row_index * row_bytes..][..row_bytes]
+fn row(rows: &[u8], row_bytes: usize, row_index: usize) -> &[u8] {
+    &rows[row_index * row_bytes..][..row_bytes]
 }
 
 impl KvShape {
@@ -281,5 +280,40 @@ impl KvType {
         let unpack = layout::unpack(tensor_type).expect("types of one number per element are read");
         numbers.resize(row.len() / self.number_bytes(), 0.0);
         unpack(row, numbers);
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// Pages of this process in memory.
+    fn resident_pages() -> usize {
+        let counts = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
+        let resident = counts.split(' ').nth(1).expect("its second number");
+        resident.parse().expect("a number")
+    }
+
+    #[test]
+    fn blocks_that_nobody_wrote_take_no_memory() {
+        let shape = KvShape {
+            n_layers: 40,
+            n_blocks: 1000,
+            block_len: 32,
+            n_kv_heads: 4,
+            head_dim_k: 64,
+            head_dim_v: 64,
+            kv_type: KvType::F16,
+        };
+        let bytes = shape.block_bytes().expect("small") * shape.n_blocks;
+        // What was given back may be handed out again.
+        drop(KvStore::new(&Device::reference(), shape).expect("it fits"));
+        let before = resident_pages();
+        let store = KvStore::new(&Device::reference(), shape).expect("it fits");
+        let pages = resident_pages().saturating_sub(before);
+        drop(store);
+        // Pages are 4 KiB at least; tests beside this one have some of their own.
+        let all = bytes / 4096;
+        assert!(pages < all / 4, "{pages} of {all} pages are in memory");
     }
 }
