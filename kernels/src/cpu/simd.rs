@@ -116,6 +116,13 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn store_bytes(self, bytes: Self::Bytes, to: &mut [u8; 32]);
     /// The low nibbles of all bytes, then the high ones.
     fn nibbles(self, bytes: &[u8; 16]) -> Self::Bytes;
+    /// [`Simd::nibbles`] of both, stored one behind the other.
+    #[inline(always)]
+    fn store_nibbles(self, blocks: [&[u8; 16]; 2], to: &mut [[u8; 32]; 2]) {
+        for (block, to) in blocks.into_iter().zip(to) {
+            self.store_bytes(self.nibbles(block), to);
+        }
+    }
     /// `value` for each of the 32 bits that is set, zero for the others.
     fn bits(self, bits: [u8; 4], value: u8) -> Self::Bytes;
     /// `((byte >> right) & mask) << left` for each byte; shifts are below 8 and no bit is lost on the left.

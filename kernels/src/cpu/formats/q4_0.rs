@@ -16,10 +16,10 @@ impl Quantised for Q4_0 {
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<SmallScales>) {
         let mut padded = [[0; Self::BLOCK_BYTES]; _];
         let blocks = eight_blocks(packed, &mut padded);
-        let quants: &mut [[u8; 32]; 8] = bytemuck::cast_mut(&mut chunk.quants);
-        for b in 0..8 {
-            let block = &blocks[b];
-            simd.store_bytes(simd.nibbles(last_16(block)), &mut quants[b]);
+        let quants: &mut [[[u8; 32]; 2]; 4] = bytemuck::cast_mut(&mut chunk.quants);
+        for pair in 0..4 {
+            let nibbles = [last_16(&blocks[2 * pair]), last_16(&blocks[2 * pair + 1])];
+            simd.store_nibbles(nibbles, &mut quants[pair]);
         }
         chunk.scales = f16_scales::<S, { Self::BLOCK_BYTES }, false>(simd, blocks);
     }

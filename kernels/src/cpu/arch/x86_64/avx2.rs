@@ -317,8 +317,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn nibbles(self, bytes: &[u8; 16]) -> __m256i {
-        // SAFETY: the token proves SSE2; the reference covers the 16 bytes that are read, and the load has no alignment.
-        let bytes = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
+        let bytes = self.load_16(bytes);
         let both = with_token!(self, _mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes));
         with_token!(self, _mm256_and_si256(both, _mm256_set1_epi8(0x0f)))
     }
@@ -410,6 +409,12 @@ impl Simd for Avx2 {
 }
 
 impl Avx2 {
+    #[inline(always)]
+    pub(super) fn load_16(self, bytes: &[u8; 16]) -> __m128i {
+        // SAFETY: the token proves SSE2; the reference covers the 16 bytes that are read, and the load has no alignment.
+        unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+    }
+
     #[inline(always)]
     fn ones(self) -> __m256i {
         with_token!(self, _mm256_set1_epi16(1))

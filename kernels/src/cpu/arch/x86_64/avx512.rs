@@ -360,6 +360,19 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn store_nibbles(self, blocks: [&[u8; 16]; 2], to: &mut [[u8; 32]; 2]) {
+        let [first, second] = blocks.map(|block| self.0.load_16(block));
+        let nibbles = with_token!(self, {
+            let twice_each =
+                _mm512_mask_broadcast_i32x4(_mm512_broadcast_i32x4(first), 0xff00, second);
+            // The second time of each, its high nibbles.
+            let low = _mm512_mask_srli_epi32::<4>(twice_each, 0xf0f0, twice_each);
+            _mm512_and_si512(low, _mm512_set1_epi8(0x0f))
+        });
+        self.store_vector(nibbles, bytemuck::cast_mut(to));
+    }
+
+    #[inline(always)]
     fn bits(self, bits: [u8; 4], value: u8) -> __m256i {
         with_token!(
             self,

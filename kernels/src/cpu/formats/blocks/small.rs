@@ -45,21 +45,25 @@ pub(crate) fn f16_scales<S: Simd, const BYTES: usize, const MINS: bool>(
     simd: S,
     blocks: &[[u8; BYTES]; BLOCKS],
 ) -> SmallScales {
-    let mut numbers = [[0; 2]; BLOCKS];
-    for b in 0..BLOCKS {
-        numbers[b] = [blocks[b][0], blocks[b][1]];
-    }
     let mut scales = SmallScales {
-        scales: simd.f16s(numbers),
+        scales: simd.f16s(numbers_at(blocks, 0)),
         mins: [0.0; BLOCKS],
     };
     if MINS {
-        for b in 0..BLOCKS {
-            numbers[b] = [blocks[b][2], blocks[b][3]];
-        }
-        scales.mins = simd.f16s(numbers);
+        scales.mins = simd.f16s(numbers_at(blocks, 2));
     }
     scales
+}
+
+/// Two bytes of each block. They are put together in two words: a vector that is loaded from eight short stores would wait for all of them to reach the cache.
+#[inline(always)]
+fn numbers_at<const BYTES: usize>(blocks: &[[u8; BYTES]; BLOCKS], at: usize) -> [[u8; 2]; BLOCKS] {
+    let mut words = [0_u64; 2];
+    for b in 0..BLOCKS {
+        let number = u16::from_le_bytes([blocks[b][at], blocks[b][at + 1]]);
+        words[b / 4] |= u64::from(number) << (16 * (b % 4));
+    }
+    bytemuck::cast(words.map(u64::to_le_bytes))
 }
 
 impl<const WIDE: bool, const MINS: bool> Family for Small<WIDE, MINS> {
