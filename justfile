@@ -46,11 +46,11 @@ test-root:
 test-hip *orders:
     kernels/hip/emulate/test.sh {{ orders }}
 
-# Whole models against the references on the HIP path without a GPU: those that `gpu` packs. All of them stay attached, so the stand-in has room for the KV store of each.
+# Whole models against the references on the HIP path without a GPU: those that `gpu` packs. All of them stay attached to a device whose memory does not hold the KV store of each.
 oracle-hip: _needs-oracle
     rm -rf target/hip/oracle
     python3 tests/gpu/references.py "$HEARTH_ORACLE" target/hip/oracle {{ gpu_references_bytes }}
-    HEARTH_EMULATE_MEMORY=12000000000 HEARTH_KV_BUDGET=67108864 HEARTH_ORACLE="$PWD/target/hip/oracle" kernels/hip/emulate/emulated.sh forward -p e2e --test oracle -- --nocapture default_device_agrees_with_keys_and_values_in_f16
+    HEARTH_ORACLE="$PWD/target/hip/oracle" kernels/hip/emulate/emulated.sh forward -p e2e --test oracle -- --nocapture default_device_agrees_with_keys_and_values_in_f16
 
 # Everything that reads hostile bytes, under a coverage-guided fuzzer for SECONDS per target. Needs a C++ compiler.
 fuzz seconds="20":

@@ -135,6 +135,17 @@ pub enum EngineError {
     /// The engine is going down, or is gone.
     #[error("the engine is shutting down")]
     ShuttingDown,
+    /// The device has no memory for the model's steps beside the models that run; trying again may help.
+    #[error(
+        "the device has no memory left for steps of model '{model}' beside those that run: unload a model, or give --kv-budget or --weights-budget less"
+    )]
+    DeviceMemory {
+        /// The model.
+        model: String,
+        /// What the device said.
+        #[source]
+        cause: Cause,
+    },
     /// The device refused an operation: a fault of ours or of the machine.
     #[error("the device failed")]
     Device(#[source] Cause),

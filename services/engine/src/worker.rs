@@ -8,6 +8,7 @@ mod commands;
 mod loads;
 mod publish;
 mod steps;
+mod workspaces;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};

@@ -290,6 +290,9 @@ fn engine(error: &EngineError) -> Outward {
         }
         EngineError::DataLoss { .. } => Outward::new(Code::DataLoss, "FILE_CHANGED"),
         EngineError::ShuttingDown => Outward::new(Code::Unavailable, "DRAINING").retry(RETRY_AWAY),
+        EngineError::DeviceMemory { .. } => Outward::new(Code::ResourceExhausted, "DEVICE_MEMORY")
+            .quota("device_memory", error)
+            .retry(RETRY_FULL),
         EngineError::Device(_) => Outward::fault(),
     }
 }

@@ -73,21 +73,16 @@ impl Attached {
         }
     }
 
-    pub(super) fn ensure_workspace(
+    /// Takes memory for steps.
+    pub(super) fn make_workspace(
         &mut self,
         device: &Device,
         max_rows: usize,
         max_logit_rows: usize,
     ) -> Result<(), OpError> {
-        if self.workspace.is_none() {
-            self.workspace = Some(Workspace::new(
-                &self.model,
-                device,
-                max_rows,
-                max_logit_rows,
-                self.n_blocks,
-            )?);
-        }
+        let workspace =
+            Workspace::new(&self.model, device, max_rows, max_logit_rows, self.n_blocks)?;
+        self.workspace = Some(workspace);
         Ok(())
     }
 

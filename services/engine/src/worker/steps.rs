@@ -2,8 +2,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Worker;
 use super::attached::Running;
-use super::{MAX_SCORED_ROWS, Worker};
 use crate::model::{Outcome, Progress, Rows, Step};
 use crate::residency::{ModelKey, Wanted};
 use crate::sampler::{Needs, Seen};
@@ -56,14 +56,8 @@ impl Worker {
     fn begin(&mut self, key: ModelKey, batch: Batch) {
         self.changed = true;
         let now = Instant::now();
-        let max_logit_rows = self.config.max_running + MAX_SCORED_ROWS;
-        let attached = self.models.get_mut(&key).expect("an attached model");
-        if let Err(error) = attached.ensure_workspace(
-            &self.config.device,
-            self.config.max_batch_rows,
-            max_logit_rows,
-        ) {
-            return self.fail(key, &batch, &EngineError::Device(Arc::new(error)));
+        if let Err(error) = self.ensure_workspace(key) {
+            return self.fail(key, &batch, &error);
         }
         for run in &batch.runs {
             self.enter_step(key, run.sequence, now);

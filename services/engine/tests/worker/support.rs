@@ -36,7 +36,7 @@ pub(crate) fn config() -> EngineConfig {
     }
 }
 
-fn device_is_gpu() -> bool {
+pub(crate) fn device_is_gpu() -> bool {
     std::env::var_os("HEARTH_HIP_LIBRARY").is_some()
 }
 

@@ -4,7 +4,8 @@ use engine::{Engine, EngineConfig, OutputOptions, Request, SamplingParams};
 
 use crate::model::{Tiny, write};
 use crate::support::{
-    Completion, attach, complete, config, llama_block_bytes, model_stats, prompt, request, start,
+    Completion, attach, complete, config, device_is_gpu, llama_block_bytes, model_stats, prompt,
+    request, start,
 };
 
 /// A request that draws and reports what it saw.
@@ -119,4 +120,21 @@ async fn what_is_kept_makes_room_and_goes_with_the_model() {
     attach(&engine, "n", &file).await;
     let anew = answer(&engine, request("n", prompt(1, 150), 1)).await;
     assert_eq!(cached(&anew), 0, "another generation");
+}
+
+/// A GPU takes a whole store's memory at once: the budget pays for one of these two.
+#[tokio::test]
+async fn a_model_that_runs_nothing_gives_up_its_store() {
+    let file = write(Tiny::LLAMA);
+    let engine = start(EngineConfig {
+        kv_budget_bytes: 5 * llama_block_bytes(),
+        ..config()
+    });
+    attach(&engine, "m", &file).await;
+    attach(&engine, "n", &file).await;
+    let first = answer(&engine, request("m", prompt(1, 70), 3)).await;
+    answer(&engine, request("n", prompt(2, 40), 1)).await;
+    let again = answer(&engine, request("m", prompt(1, 70), 3)).await;
+    assert_eq!(again.ids(), first.ids());
+    assert_eq!(cached(&again), if device_is_gpu() { 0 } else { 64 });
 }

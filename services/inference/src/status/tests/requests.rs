@@ -60,6 +60,10 @@ fn requests_that_the_engine_ends() {
     let slow = E::SlowClient {
         waited: Duration::ZERO,
     };
+    let device_memory = E::DeviceMemory {
+        model: m(),
+        cause: cause(),
+    };
     let data_loss = E::DataLoss {
         model: m(),
         cause: None,
@@ -77,6 +81,10 @@ fn requests_that_the_engine_ends() {
         (fetch, "UNAVAILABLE FETCH_FAILED retry"),
         (data_loss, "DATA_LOSS FILE_CHANGED"),
         (E::ShuttingDown, "UNAVAILABLE DRAINING retry"),
+        (
+            device_memory,
+            "RESOURCE_EXHAUSTED DEVICE_MEMORY retry quota",
+        ),
         (E::Device(cause()), "INTERNAL INTERNAL"),
     ]);
 }
