@@ -75,13 +75,12 @@ impl RoutingMemory {
 
     /// The experts of a layer's slots, in a step of `slots` slots.
     pub(super) fn ids(&self, layer: usize, slots: usize) -> Result<View, HipError> {
-        self.ids.slice(words(layer * slots..(layer + 1) * slots))
+        self.ids.slice(slots_of(layer..layer + 1, slots))
     }
 
     /// What they count.
     pub(super) fn weights(&self, layer: usize, slots: usize) -> Result<View, HipError> {
-        self.weights
-            .slice(words(layer * slots..(layer + 1) * slots))
+        self.weights.slice(slots_of(layer..layer + 1, slots))
     }
 
     /// Lists of slots, expert by expert, and where each expert's begins.
@@ -148,8 +147,7 @@ impl RoutingMemory {
         slots: usize,
         to: &mut [u32],
     ) -> Result<(), HipError> {
-        let range = words(layers.start * slots..layers.end * slots);
-        let ids = self.ids.slice(range)?;
+        let ids = self.ids.slice(slots_of(layers, slots))?;
         self.read(&ids, bytemuck::cast_slice_mut(to))
     }
 
@@ -160,8 +158,7 @@ impl RoutingMemory {
         slots: usize,
         to: &mut [f32],
     ) -> Result<(), HipError> {
-        let range = words(layers.start * slots..layers.end * slots);
-        let weights = self.weights.slice(range)?;
+        let weights = self.weights.slice(slots_of(layers, slots))?;
         self.read(&weights, bytemuck::cast_slice_mut(to))
     }
 
@@ -186,7 +183,8 @@ fn pinned(hip: &Hip, before: Option<Pinned>, len: usize) -> Result<Pinned, HipEr
     }
 }
 
-/// The bytes of a range of words of 4.
-fn words(range: Range<usize>) -> Range<usize> {
-    range.start * size_of::<u32>()..range.end * size_of::<u32>()
+/// Bytes of the slots of some layers, a word of 4 each, in a step of `slots` slots.
+fn slots_of(layers: Range<usize>, slots: usize) -> Range<usize> {
+    let layer_bytes = slots * size_of::<u32>();
+    layers.start * layer_bytes..layers.end * layer_bytes
 }

@@ -18,6 +18,24 @@ impl Check {
         }
     }
 
+    /// That there are as many of something as there must be.
+    pub(super) fn count(
+        self,
+        operand: &'static str,
+        expected: usize,
+        found: usize,
+    ) -> Result<(), OpError> {
+        if found == expected {
+            return Ok(());
+        }
+        Err(OpError::Count {
+            op: self.0,
+            operand,
+            expected,
+            found,
+        })
+    }
+
     /// That all operands are on the device of the first.
     pub(super) fn same_device<'a>(
         self,

@@ -96,14 +96,7 @@ pub fn experts(
     let shape = [routing.n_rows(layer), size.n_embd];
     check.shape("x", x, &shape)?;
     check.shape("out", out, &shape)?;
-    if networks.len() != size.n_experts {
-        return Err(OpError::Count {
-            op: check.0,
-            operand: "networks",
-            expected: size.n_experts,
-            found: networks.len(),
-        });
-    }
+    check.count("networks", size.n_experts, networks.len())?;
     check_there(check, layer, routing, networks)?;
     match device {
         Device::Reference | Device::Cpu(_) => {
@@ -169,14 +162,8 @@ fn check_networks(
                 check.same_device(x.device(), &[("bias", bias.device())])?;
                 check.vector_shape("bias", bias, shapes[index][0])?;
             }
-            if linear.bias.is_some() != first[index].bias.is_some() {
-                return Err(OpError::Count {
-                    op: check.0,
-                    operand: "bias",
-                    expected: first[index].bias.iter().count(),
-                    found: linear.bias.iter().count(),
-                });
-            }
+            let n_biases = |linear: Linear| usize::from(linear.bias.is_some());
+            check.count("bias", n_biases(first[index]), n_biases(linear))?;
         }
     }
     Ok(())

@@ -3,10 +3,10 @@
 use gguf::TensorType;
 use kernels::hip::View;
 use kernels::hip::launch::few::{matfew, scratch_bytes};
-use kernels::hip::launch::matrix::{Product, has_matmul};
+use kernels::hip::launch::matrix::Product;
 
-use super::cases::{Random, TYPES};
-use super::products::{Input, Matrix, allowed_half, check, shape_for};
+use super::cases::Random;
+use super::products::{Input, Matrix, check_on_matrix_cores};
 use super::support::{downloaded, kernels, memory, stream, uploaded};
 
 /// Multiplies with or without memory for partial sums.
@@ -33,43 +33,16 @@ fn multiply(products: &[Product], x: &Input, rows: usize, apart: bool) {
 
 #[test]
 fn some_rows_meet_weights_on_matrix_cores() {
-    for tensor_type in TYPES {
-        for (rows, n_out, n_in) in [
-            (1, 5, 32),
-            (3, 130, 2304),
-            (16, 65, 544),
-            (17, 66, 1056),
-            (65, 3, 96),
-        ] {
-            let [n_out, n_in] = shape_for(tensor_type, n_out, n_in);
-            if !has_matmul(tensor_type, n_in) {
-                continue;
-            }
-            let mut random = Random::new(rows as u64);
-            let matrix = Matrix::random(tensor_type, [n_out, n_in], &mut random);
-            let x = Input::random(rows, n_in, &mut random);
-            let (bias, add) = (random.numbers(n_out), random.numbers(rows * n_out));
-            let (bias_on_device, out) = (uploaded(&bias), uploaded(&add));
-            let product = Product {
-                weights: matrix.weights(),
-                bias: Some(&bias_on_device),
-                add: Some(&out),
-                out: &out,
-            };
-            multiply(&[product], &x, rows, true);
-            let expected = |i: usize| {
-                matrix.product(i % n_out, x.row(i / n_out))
-                    + f64::from(bias[i % n_out])
-                    + f64::from(add[i])
-            };
-            check(
-                &downloaded(&stream(), &out),
-                expected,
-                |i| allowed_half(&matrix, i % n_out, x.row(i / n_out)),
-                &(tensor_type, rows, n_out, n_in),
-            );
-        }
-    }
+    let shapes = [
+        [1, 5, 32],
+        [3, 130, 2304],
+        [16, 65, 544],
+        [17, 66, 1056],
+        [65, 3, 96],
+    ];
+    check_on_matrix_cores(&shapes, |_, product, x, rows| {
+        multiply(&[product], x, rows, true);
+    });
 }
 
 #[test]

@@ -476,17 +476,14 @@ pub(crate) fn erf(x: f64) -> f64 {
     2.0 / std::f64::consts::PI.sqrt() * h / 3.0 * (f(0) + inner + f(steps))
 }
 
-#[test]
-fn many_rows_meet_weights_on_matrix_cores() {
-    let stream = stream();
+/// Random products of every type that matrix cores take, with a bias and added to what was there, for each shape of `[rows, n_out, n_in]`: enqueued by `multiply`, which has the number of the
+/// shape, and compared with numbers in f64.
+pub(crate) fn check_on_matrix_cores(
+    shapes: &[[usize; 3]],
+    multiply: impl Fn(usize, Product, &Input, usize),
+) {
     for tensor_type in TYPES {
-        for (rows, n_out, n_in, tile) in [
-            (1, 5, 32, Tile::Narrow),
-            (16, 65, 544, Tile::Narrow),
-            (17, 130, 96, Tile::Middle),
-            (64, 3, 1280, Tile::Middle),
-            (129, 131, 160, Tile::Wide),
-        ] {
+        for (index, &[rows, n_out, n_in]) in shapes.iter().enumerate() {
             let [n_out, n_in] = shape_for(tensor_type, n_out, n_in);
             if !has_matmul(tensor_type, n_in) {
                 continue;
@@ -502,20 +499,43 @@ fn many_rows_meet_weights_on_matrix_cores() {
                 add: Some(&out),
                 out: &out,
             };
-            matmul(&stream, &kernels(), tile, product, x.half(), rows).expect("enqueued");
+            multiply(index, product, &x, rows);
             let expected = |i: usize| {
                 matrix.product(i % n_out, x.row(i / n_out))
                     + f64::from(bias[i % n_out])
                     + f64::from(add[i])
             };
             check(
-                &downloaded(&stream, &out),
+                &downloaded(&stream(), &out),
                 expected,
                 |i| allowed_half(&matrix, i % n_out, x.row(i / n_out)),
-                &(tensor_type, tile, rows, n_out, n_in),
+                &(tensor_type, index, rows, n_out, n_in),
             );
         }
     }
+}
+
+#[test]
+fn many_rows_meet_weights_on_matrix_cores() {
+    let tiles = [
+        Tile::Narrow,
+        Tile::Narrow,
+        Tile::Middle,
+        Tile::Middle,
+        Tile::Wide,
+    ];
+    let shapes = [
+        [1, 5, 32],
+        [16, 65, 544],
+        [17, 130, 96],
+        [64, 3, 1280],
+        [129, 131, 160],
+    ];
+    let stream = stream();
+    check_on_matrix_cores(&shapes, |index, product, x, rows| {
+        matmul(&stream, &kernels(), tiles[index], product, x.half(), rows).expect("enqueued");
+        stream.synchronize().expect("done");
+    });
 }
 
 #[test]

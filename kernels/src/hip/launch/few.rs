@@ -5,7 +5,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::Kernels;
-use super::matrix::{GROUP_MAX, Product, ProductArgs, Weights, has_matmul};
+use super::matrix::{GROUP_MAX, Product, ProductArgs, Weights, has_matmul, inputs_of};
 use super::operands::{Half, Operands, grid, narrow, require};
 use crate::hip::{HipError, Stream, View};
 
@@ -85,15 +85,9 @@ pub unsafe fn matfew(
     rows: usize,
     scratch: Option<[&View; 2]>,
 ) -> Result<(), HipError> {
-    let Some(first) = products.first() else {
+    let Some(n_in) = inputs_of(products)? else {
         return Ok(());
     };
-    let n_in = first.weights.n_in;
-    require(
-        "products of a group",
-        products.len() <= GROUP_MAX,
-        products.len(),
-    )?;
     let weights = products.iter().map(|product| product.weights);
     let spread = blocks_of(weights, rows);
     let [blocks, groups, splits] = spread;
@@ -116,12 +110,8 @@ pub unsafe fn matfew(
     let mut first_block = 0;
     for (product, place) in products.iter().zip(&mut args.products) {
         let Weights {
-            tensor_type,
-            n_in: inputs,
-            n_out,
-            ..
+            tensor_type, n_out, ..
         } = product.weights;
-        require("inputs of a group", inputs == n_in, inputs)?;
         require(
             "weights of a matrix product",
             has_matmul(tensor_type, n_in),

@@ -149,6 +149,19 @@ impl<'a> Product<'a> {
     }
 }
 
+/// The inputs that the products of a group share, which are at most [`GROUP_MAX`]; `None` where there are no products.
+pub(super) fn inputs_of(products: &[Product]) -> Result<Option<usize>, HipError> {
+    let len = products.len();
+    require("products of a group", len <= GROUP_MAX, len)?;
+    let mut inputs = products.iter().map(|product| product.weights.n_in);
+    let Some(n_in) = inputs.next() else {
+        return Ok(None);
+    };
+    let other = inputs.find(|&other| other != n_in);
+    require("inputs of a group", other.is_none(), other.unwrap_or(n_in))?;
+    Ok(Some(n_in))
+}
+
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct MatVecArgs {
@@ -171,15 +184,9 @@ pub fn matvec(
     x: Rows,
     rows: usize,
 ) -> Result<(), HipError> {
-    let Some(first) = products.first() else {
+    let Some(n_in) = inputs_of(products)? else {
         return Ok(());
     };
-    let n_in = first.weights.n_in;
-    require(
-        "products of a group",
-        products.len() <= GROUP_MAX,
-        products.len(),
-    )?;
     let mut operands = Operands::default();
     let types: Vec<TensorType> = products
         .iter()
@@ -194,11 +201,6 @@ pub fn matvec(
     };
     let mut blocks = 0;
     for (product, place) in products.iter().zip(&mut args.products) {
-        require(
-            "inputs of a group",
-            product.weights.n_in == n_in,
-            product.weights.n_in,
-        )?;
         *place = product.args(&mut operands, rows, blocks)?;
         blocks += product.weights.n_out.div_ceil(MATVEC_BLOCK_OUTPUTS);
     }

@@ -37,19 +37,7 @@ impl Hip {
         table: &Tensor,
         out: &mut Activations,
     ) -> Result<(), HipError> {
-        if rows.n_rows() == 0 {
-            return Ok(());
-        }
-        let op = Embed {
-            table: weights(table),
-            ids: &self.lists(rows).ids_view()?,
-            stride: 1,
-            out: out.write_numbers(),
-            rows: rows.n_rows(),
-            factor: 1.0,
-            add: false,
-        };
-        embed::embed(self.stream(), self.kernels(), op)
+        self.look_up(rows, table, out, false)
     }
 
     /// Rows that were added have no position, and stay as they are.
@@ -59,17 +47,33 @@ impl Hip {
         table: &Tensor,
         out: &mut Activations,
     ) -> Result<(), HipError> {
+        self.look_up(rows, table, out, true)
+    }
+
+    /// Rows of a table: those of the tokens, or, to be added, those of the positions.
+    fn look_up(
+        &self,
+        rows: &RowIndex,
+        table: &Tensor,
+        out: &mut Activations,
+        of_positions: bool,
+    ) -> Result<(), HipError> {
         if rows.n_rows() == 0 {
             return Ok(());
         }
+        let lists = self.lists(rows);
+        let (ids, stride) = match of_positions {
+            true => (lists.positions_view()?, 2),
+            false => (lists.ids_view()?, 1),
+        };
         let op = Embed {
             table: weights(table),
-            ids: &self.lists(rows).positions_view()?,
-            stride: 2,
+            ids: &ids,
+            stride,
             out: out.write_numbers(),
             rows: rows.n_rows(),
             factor: 1.0,
-            add: true,
+            add: of_positions,
         };
         embed::embed(self.stream(), self.kernels(), op)
     }
