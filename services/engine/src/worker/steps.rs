@@ -1,5 +1,4 @@
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Worker;
@@ -94,7 +93,7 @@ impl Worker {
         self.park_if_full(id, flow);
     }
 
-    /// Runs one layer of the model's step.
+    /// Runs the next layer of the model's step, or all that are left where the device runs what it has recorded.
     pub(super) fn advance(&mut self, key: ModelKey) {
         self.end_stall(key);
         let attached = self.models.get_mut(&key).expect("an attached model");
@@ -113,7 +112,7 @@ impl Worker {
         match progress {
             Err(error) => {
                 let batch = running.step.batch().clone();
-                self.fail(key, &batch, &EngineError::Device(Arc::new(error)));
+                self.fail(key, &batch, &self.device_error(key, error));
             }
             Ok(progress) => {
                 self.tally(key, from);
@@ -203,7 +202,7 @@ impl Worker {
         let logit_rows = running.step.rows().logit_rows.len();
         match workspace.outcome(logit_rows, self.rows_to_see(batch)) {
             Ok(outcome) => self.finish_runs(batch, &outcome),
-            Err(error) => self.fail(key, batch, &EngineError::Device(Arc::new(error))),
+            Err(error) => self.fail(key, batch, &self.device_error(key, error)),
         }
         if let Some(attached) = self.models.get_mut(&key) {
             attached.workspace = Some(workspace);

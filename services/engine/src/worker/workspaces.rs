@@ -27,17 +27,21 @@ impl Worker {
             );
             match made {
                 Ok(()) => return Ok(()),
-                Err(OpError::Hip(error)) if error.is_out_of_memory() => {
-                    if !self.empty_a_workspace() {
-                        return Err(EngineError::DeviceMemory {
-                            model: self.models[&key].id.clone(),
-                            cause: Arc::new(error),
-                        });
-                    }
-                }
-                Err(error) => return Err(EngineError::Device(Arc::new(error))),
+                Err(error) if is_out_of_memory(&error) && self.empty_a_workspace() => {}
+                Err(error) => return Err(self.device_error(key, error)),
             }
         }
+    }
+
+    /// What a model's requests are told when an operation of its step was refused.
+    pub(super) fn device_error(&self, key: ModelKey, error: OpError) -> EngineError {
+        if is_out_of_memory(&error) {
+            return EngineError::DeviceMemory {
+                model: self.models[&key].id.clone(),
+                cause: Arc::new(error),
+            };
+        }
+        EngineError::Device(Arc::new(error))
     }
 
     /// Device memory of all KV stores, with one for `key`; 0 on a device that takes memory for a block when it is first written.
@@ -70,4 +74,8 @@ impl Worker {
         attached.workspace = None;
         true
     }
+}
+
+fn is_out_of_memory(error: &OpError) -> bool {
+    matches!(error, OpError::Hip(error) if error.is_out_of_memory())
 }

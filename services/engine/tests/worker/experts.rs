@@ -1,13 +1,17 @@
 //! Experts come when a row was routed to them, and no sooner.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use engine::{EngineConfig, LoadProgress, LoadStats};
+use engine::{AttachRequest, EngineConfig, LoadProgress, LoadStats};
 use gguf::ExtentId;
 use tokio::sync::watch;
 
 use crate::model::{File, N_USED, Tiny, write};
-use crate::support::{attach, complete, config, model_stats, prompt, request, start};
+use crate::source::Memory;
+use crate::support::{
+    attach, complete, config, device_is_gpu, model_stats, prompt, request, start,
+};
 
 /// The extents of experts, layer by layer.
 fn experts_of(file: &File) -> Vec<BTreeSet<ExtentId>> {
@@ -120,4 +124,29 @@ async fn experts_that_come_and_go_are_still_right() {
     assert!(stats.weights_used_bytes <= budget_bytes);
     let extents = stats.model("m").expect("attached").extents;
     assert!(extents.evictions > 20, "{extents:?}");
+}
+
+#[tokio::test]
+async fn more_experts_than_a_device_chooses_from_are_refused_when_attached() {
+    let file = write(Tiny {
+        n_experts: 513,
+        n_layers: 1,
+        ..Tiny::EXPERTS
+    });
+    let engine = start(config());
+    let attaching = engine.attach(AttachRequest {
+        id: "m".to_owned(),
+        weights: Memory::new(&file),
+        tokenizer: Arc::clone(&file.tokenizer),
+        pin: false,
+    });
+    match attaching.await {
+        Ok(_) => assert!(!device_is_gpu(), "a GPU chooses from 512"),
+        Err(error) => {
+            assert!(device_is_gpu(), "{error}");
+            let refusal = "needs 2 of 513 experts for each row; device hip has at most 32 of 512";
+            let said = error.to_string();
+            assert!(said.ends_with(refusal), "{said}");
+        }
+    }
 }
