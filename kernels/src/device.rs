@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gguf::TensorType;
 
 use crate::cpu::Cpu;
-use crate::hip::{Hip, HipError, HipOptions};
+use crate::hip::{Hip, HipError, HipOptions, HipPhase};
 use crate::layout;
 
 /// A place where tensors live and operations run. Cheap to clone; a clone is the same device.
@@ -75,7 +75,18 @@ impl Device {
     /// # Errors
     /// [`DeviceError::Hip`]: there is none, this build has no kernels for it, or it failed.
     pub fn hip(options: &HipOptions) -> Result<Device, DeviceError> {
-        Ok(Device::Hip(Arc::new(Hip::open(options)?)))
+        Device::hip_in_phases(options, |_| {})
+    }
+
+    /// A GPU; `on_phase` is told each phase of opening it as it begins, so that whoever waits can see what for.
+    ///
+    /// # Errors
+    /// As [`Device::hip`]; the phase that was told last has failed then.
+    pub fn hip_in_phases(
+        options: &HipOptions,
+        on_phase: impl FnMut(HipPhase),
+    ) -> Result<Device, DeviceError> {
+        Ok(Device::Hip(Arc::new(Hip::open(options, on_phase)?)))
     }
 
     /// The kind of device, as `--device` spells it: `reference`, `cpu` or `hip`.

@@ -43,7 +43,7 @@ mod reference;
 
 pub use device::{Device, DeviceError};
 pub use error::OpError;
-pub use hip::HipOptions;
+pub use hip::{HipOptions, HipPhase};
 pub use index::{IndexLimits, RowIndex, RowPlace, StepRows, StepShape};
 pub use kv::{KvShape, KvStore, KvType};
 pub use ops::{Activation, AttentionParams, ExpertNetwork, Linear};

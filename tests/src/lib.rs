@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod client;
+pub mod collector;
 pub mod model;
 pub mod node;
 pub mod oracle;

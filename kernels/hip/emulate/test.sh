@@ -8,9 +8,10 @@ emulated="kernels/hip/emulate/emulated.sh"
 for order in "${orders[@]}"; do
     echo "== the HIP path on the CPU, thread order: $order"
     "$emulated" "$order" -p kernels --test hip --test planted
-    # What every device must do: operations against the reference, then whole models through the engine.
+    # What every device must do: operations against the reference, then whole models through the engine; and what a trace shows of a start.
     if [ "$order" = "${orders[0]}" ]; then
         "$emulated" "$order" -p kernels --test ops
         "$emulated" "$order" -p engine --test worker -- naive batching experts cold faults
+        "$emulated" "$order" -p e2e --test start
     fi
 done

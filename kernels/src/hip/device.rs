@@ -20,6 +20,19 @@ pub struct HipOptions {
     pub batch_invariant: bool,
 }
 
+/// What opening a GPU does, one after the other. Each ends where the next begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HipPhase {
+    /// The HIP library is opened and its functions are found.
+    Library,
+    /// Its driver starts and counts the GPUs.
+    Driver,
+    /// The GPU's context is made, and the GPU is asked what it is.
+    Context,
+    /// The image is loaded and its kernels are found.
+    Kernels,
+}
+
 /// A GPU with this project's kernels on it, and the stream on which they run. Made by [`Device::hip`](crate::Device::hip).
 #[derive(Debug)]
 pub struct Hip {
@@ -30,13 +43,18 @@ pub struct Hip {
 }
 
 impl Hip {
-    /// Starts the driver and loads the kernels.
+    /// Starts the driver and loads the kernels; `on_phase` is told each phase as it begins.
     ///
     /// # Errors
     /// [`HipError`]: no library, no GPU, no kernels in this build for it, or a call that failed.
-    pub fn open(options: &HipOptions) -> Result<Hip, HipError> {
-        let library = Library::open(options.library.as_deref())?;
+    pub fn open(options: &HipOptions, mut on_phase: impl FnMut(HipPhase)) -> Result<Hip, HipError> {
+        on_phase(HipPhase::Library);
+        let library = Library::find(options.library.as_deref())?;
+        on_phase(HipPhase::Driver);
+        let library = library.start()?;
+        on_phase(HipPhase::Context);
         let gpu = Gpu::open(&library, options.ordinal)?;
+        on_phase(HipPhase::Kernels);
         Ok(Hip {
             kernels: Kernels::load(&gpu)?,
             stream: Stream::new(&gpu)?,

@@ -30,7 +30,7 @@ mod sys;
 mod weight;
 
 pub(crate) use activations::Activations;
-pub use device::{Hip, HipOptions};
+pub use device::{Hip, HipOptions, HipPhase};
 pub use error::HipError;
 pub use images::image_for;
 pub(crate) use index::{IndexMemory, Lists};
@@ -38,7 +38,7 @@ pub(crate) use readback::{PickMemory, RowReader};
 pub(crate) use routing::{MATRICES, RoutingMemory};
 pub use safe::{
     Arena, Args, Event, Function, Gpu, Graph, Grid, InFlight, Library, Memory, Module, Pinned,
-    Place, Ranges, Ring, RingWorker, Stream, View,
+    Place, Ranges, Ring, RingWorker, Stream, Unstarted, View,
 };
 pub(crate) use store::KvMemory;
 pub(crate) use weight::Weight;

@@ -2,7 +2,8 @@
 
 use std::num::NonZeroUsize;
 
-use kernels::{Device, DeviceError, HipOptions};
+use kernels::{Device, DeviceError, HipOptions, HipPhase};
+use tracing::{Span, info_span};
 
 use crate::{
     Config,
@@ -28,8 +29,8 @@ pub(crate) fn open(config: &Config) -> Result<Device, DeviceError> {
     match flags.device {
         DeviceChoice::Cpu => Device::cpu(config.threads),
         DeviceChoice::Reference => Ok(Device::reference()),
-        DeviceChoice::Hip { index } => Device::hip(&options(flags, index)),
-        DeviceChoice::Auto => match Device::hip(&options(flags, 0)) {
+        DeviceChoice::Hip { index } => open_gpu(flags, index),
+        DeviceChoice::Auto => match open_gpu(flags, 0) {
             Ok(device) => Ok(device),
             Err(error) => {
                 let cause = Chain(&error).to_string();
@@ -37,6 +38,25 @@ pub(crate) fn open(config: &Config) -> Result<Device, DeviceError> {
                 Device::cpu(config.threads)
             }
         },
+    }
+}
+
+/// Opens a GPU, each phase of it in a span of its own.
+fn open_gpu(flags: &DeviceFlags, ordinal: usize) -> Result<Device, DeviceError> {
+    let mut under_way = None;
+    Device::hip_in_phases(&options(flags, ordinal), |phase| {
+        // Left before the next is made, which would be its child.
+        drop(under_way.take());
+        under_way = Some(span_of(phase).entered());
+    })
+}
+
+fn span_of(phase: HipPhase) -> Span {
+    match phase {
+        HipPhase::Library => info_span!("device.open.library"),
+        HipPhase::Driver => info_span!("device.open.driver"),
+        HipPhase::Context => info_span!("device.open.context"),
+        HipPhase::Kernels => info_span!("device.open.kernels"),
     }
 }
 

@@ -26,12 +26,27 @@ pub struct Library {
     pub(super) table: Table,
 }
 
+/// An opened HIP library whose driver has not been started.
+#[derive(Debug)]
+pub struct Unstarted {
+    path: PathBuf,
+    table: Table,
+}
+
 impl Library {
-    /// Opens the library at `path`, or the newest one that the dynamic linker finds, and starts its driver. It stays open for the life of the process: drivers have threads and exit handlers in it.
+    /// Finds the library and starts its driver: [`Library::find`], then [`Unstarted::start`].
     ///
     /// # Errors
-    /// [`HipError::NoLibrary`] if there is none, [`HipError::MissingSymbol`] if it is not one that can be used, [`HipError::NoGpu`] if it has no GPU: whatever its start-up answers but success.
+    /// Those of the two.
     pub fn open(path: Option<&Path>) -> Result<Arc<Library>, HipError> {
+        Library::find(path)?.start()
+    }
+
+    /// Opens the library at `path`, or the newest one that the dynamic linker finds. It stays open for the life of the process: drivers have threads and exit handlers in it.
+    ///
+    /// # Errors
+    /// [`HipError::NoLibrary`] if there is none, [`HipError::MissingSymbol`] if it is not one that can be used.
+    pub fn find(path: Option<&Path>) -> Result<Unstarted, HipError> {
         let names: Vec<PathBuf> = match path {
             Some(path) => vec![path.to_path_buf()],
             None => NAMES.iter().map(PathBuf::from).collect(),
@@ -44,12 +59,7 @@ impl Library {
             symbol,
         })?;
         mem::forget(opened);
-        let gpu_count = count_gpus(&path, &table)?;
-        Ok(Arc::new(Library {
-            path,
-            gpu_count,
-            table,
-        }))
+        Ok(Unstarted { path, table })
     }
 
     /// What was opened: a path, or a name that the dynamic linker resolved.
@@ -62,6 +72,22 @@ impl Library {
     #[must_use]
     pub fn gpu_count(&self) -> usize {
         self.gpu_count
+    }
+}
+
+impl Unstarted {
+    /// Starts the driver and counts its GPUs.
+    ///
+    /// # Errors
+    /// [`HipError::NoGpu`] if it has none: whatever it answers but success.
+    pub fn start(self) -> Result<Arc<Library>, HipError> {
+        let Unstarted { path, table } = self;
+        let gpu_count = count_gpus(&path, &table)?;
+        Ok(Arc::new(Library {
+            path,
+            gpu_count,
+            table,
+        }))
     }
 }
 

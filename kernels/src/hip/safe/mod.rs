@@ -19,7 +19,7 @@ pub use arena::Arena;
 pub use event::Event;
 pub use gpu::Gpu;
 pub use graph::Graph;
-pub use library::Library;
+pub use library::{Library, Unstarted};
 pub use memory::{Memory, View};
 pub use module::{Args, Function, Grid, Module};
 pub use pinned::{InFlight, Pinned};
