@@ -9,7 +9,8 @@
 use std::marker::PhantomData;
 
 use super::Cpu;
-use super::formats::{Element, F16, F32};
+use super::formats::float::Element;
+use super::formats::{F16, F32};
 use super::simd::{Kernel, Simd, exp};
 use crate::KvType;
 use crate::buffer::Buffer;

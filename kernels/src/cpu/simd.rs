@@ -96,6 +96,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn half<const UPPER: bool>(self, pairs: Self::I32) -> Self::I32;
     /// Adds to each lane the two products of its numbers with those of `x`, exactly.
     fn dot_pairs(self, sum: Self::I32, w: Self::I32, x: [i16; 2]) -> Self::I32;
+    /// Adds to each lane the two products of its BF16 numbers with those of `x`. Numbers that are too small for a normal f32 may count as zero.
+    fn dot_bf16(self, sum: Self::F32, w: Self::I32, x: Self::I32) -> Self::F32;
 
     /// Products of bytes, summed over each 32, exactly. `WIDE` says that bytes of `w` may be above 127.
     fn dots_of_32<const WIDE: bool>(

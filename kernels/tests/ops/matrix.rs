@@ -1,6 +1,7 @@
 //! Products and rows of matrices against the reference.
 
 use gguf::TensorType;
+use half::bf16;
 use kernels::{Activation, Device, IndexLimits, KvShape, Linear, RowIndex, StepRows, Tensor, ops};
 
 use crate::support::{
@@ -35,10 +36,27 @@ fn product(weight: &Tensor, x: &Tensor) -> Vec<f32> {
     out.to_f32().expect("readable")
 }
 
+/// [`Case::deviation`]. A GPU's matrix cores take both factors of a product in half precision: each is off by up to 2^-11 of itself, as good as evenly. A processor with products of BF16 numbers
+/// rounds activations that meet such weights by up to 2^-8.
+fn deviation(device: &Device, tensor_type: TensorType) -> f32 {
+    if is_gpu(device) && tensor_type != TensorType::F32 {
+        return 2.0_f32.powi(-11) * (2.0_f32 / 3.0).sqrt();
+    }
+    if multiplies_bf16(device) && tensor_type == TensorType::BF16 {
+        return 2.0_f32.powi(-8) * (1.0_f32 / 3.0).sqrt();
+    }
+    0.0
+}
+
+fn multiplies_bf16(device: &Device) -> bool {
+    device.description().contains("+bf16")
+}
+
 /// One product on a device and on the reference.
 struct Case {
     tensor_type: TensorType,
-    on_gpu: bool,
+    /// Standard deviation of a product for the rounding of its factors, as a share of itself.
+    deviation: f32,
     n_in: usize,
     n_out: usize,
     bytes: Vec<u8>,
@@ -65,7 +83,7 @@ impl Case {
         let found = product(&on(device), &tensor(device, &[rows, n_in], &x));
         Case {
             tensor_type,
-            on_gpu: is_gpu(device),
+            deviation: deviation(device, tensor_type),
             n_in,
             n_out,
             weights: on(&reference).to_f32().expect("readable"),
@@ -85,7 +103,7 @@ impl Case {
         let weights = &self.weights[column * self.n_in..][..self.n_in];
         let magnitudes: f32 = weights.iter().zip(x).map(|(w, x)| (w * x).abs()).sum();
         let rounding = (self.n_in as f32 / 8.0 + 8.0) * f32::EPSILON / 2.0 * magnitudes;
-        let rounding = rounding + self.halves(weights, x);
+        let rounding = rounding + self.of_rounded_factors(weights, x);
         if !is_quantised(self.tensor_type) {
             return rounding;
         }
@@ -103,14 +121,10 @@ impl Case {
         4.0 * rounding + 6.0 * variance.sqrt()
     }
 
-    /// A GPU's matrix cores take both factors of each product in half precision: each is off by up to 2^-11 of itself, as good as evenly, and six standard deviations of the sum are allowed.
-    fn halves(&self, weights: &[f32], x: &[f32]) -> f32 {
-        if !self.on_gpu || self.tensor_type == TensorType::F32 {
-            return 0.0;
-        }
+    /// What rounded factors may do to a sum: six standard deviations of it are allowed.
+    fn of_rounded_factors(&self, weights: &[f32], x: &[f32]) -> f32 {
         let products = weights.iter().zip(x).map(|(w, x)| (w * x) * (w * x));
-        let deviation = 2.0_f32.powi(-11) * (2.0_f32 / 3.0).sqrt();
-        6.0 * deviation * products.sum::<f32>().sqrt()
+        6.0 * self.deviation * products.sum::<f32>().sqrt()
     }
 
     fn check(&self, found: &[f32]) -> Result<(), Mismatch> {
@@ -167,6 +181,53 @@ fn matmul_with_bytes_that_need_no_rounding_is_as_exact_as_f32() {
                     &(device.description(), tensor_type, rows, n_out, n_in),
                 );
             }
+        }
+    }
+}
+
+/// Activations that are BF16 numbers already lose nothing, whatever the processor multiplies with.
+#[test]
+fn bf16_products_of_bf16_numbers_are_as_exact_as_f32() {
+    for device in processors() {
+        for (seed, [rows, n_out, n_in]) in (0..).zip(SHAPES) {
+            let mut case = Case::random(&device, TensorType::BF16, [rows, n_out, n_in], seed);
+            for x in &mut case.x {
+                *x = bf16::from_f32(*x).to_f32();
+            }
+            let on = |device: &Device| {
+                let weight = view(device, TensorType::BF16, &[n_out, n_in], &case.bytes, 2);
+                product(&weight, &tensor(device, &[rows, n_in], &case.x))
+            };
+            let (found, expected) = (on(&device), on(&Device::reference()));
+            case.deviation = 0.0;
+            must(
+                compare(&found, &expected, |index| case.allowed(index)),
+                &(device.description(), rows, n_out, n_in),
+            );
+        }
+    }
+}
+
+/// And others are rounded to the nearest one, on the processors that say so.
+#[test]
+fn activations_are_rounded_to_bf16_where_the_processor_multiplies_such_numbers() {
+    let (between, next) = (1.0 + 2.0_f32.powi(-8) * 1.5, 1.0 + 2.0_f32.powi(-7));
+    for device in processors() {
+        let expected = if multiplies_bf16(&device) {
+            next
+        } else {
+            between
+        };
+        for rows in [1, 5] {
+            let weight = view(
+                &device,
+                TensorType::BF16,
+                &[1, 1],
+                &bf16::ONE.to_le_bytes(),
+                0,
+            );
+            let found = product(&weight, &tensor(&device, &[rows, 1], &vec![between; rows]));
+            assert_eq!(found, vec![expected; rows], "{}", device.description());
         }
     }
 }

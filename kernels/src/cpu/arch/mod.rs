@@ -15,7 +15,9 @@ pub(super) enum Isa {
     #[cfg(target_arch = "x86_64")]
     Avx2(x86_64::Avx2),
     #[cfg(target_arch = "x86_64")]
-    Avx512(x86_64::Avx512),
+    Avx512(x86_64::Avx512<false>),
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16(x86_64::Avx512<true>),
 }
 
 impl Isa {
@@ -29,6 +31,7 @@ impl Isa {
         let mut available = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
+            available.extend(x86_64::Avx512::new().map(Isa::Avx512Bf16));
             available.extend(x86_64::Avx512::new().map(Isa::Avx512));
             available.extend(x86_64::Avx2::new().map(Isa::Avx2));
         }
@@ -43,6 +46,8 @@ impl Isa {
             Isa::Avx2(_) => "avx2+fma+f16c",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) => "avx512+vnni",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16(_) => "avx512+vnni+bf16",
         }
     }
 
@@ -54,6 +59,26 @@ impl Isa {
             Isa::Avx2(avx2) => avx2.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(avx512) => avx512.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16(avx512) => avx512.without_bf16().run(kernel),
+        }
+    }
+
+    /// Runs a kernel that multiplies BF16 numbers.
+    pub(super) fn run_bf16<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16(avx512) => avx512.run(kernel),
+            other => other.run(kernel),
+        }
+    }
+
+    /// Whether it has an instruction that multiplies BF16 numbers.
+    pub(super) fn has_bf16(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16(_) => true,
+            _ => false,
         }
     }
 }

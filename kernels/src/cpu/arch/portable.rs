@@ -208,6 +208,14 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn dot_bf16(self, sum: [f32; LANES], w: [i32; LANES], x: [i32; LANES]) -> [f32; LANES] {
+        // A bf16 is the upper half of the f32 with the same value.
+        let upper = |bits: i32| f32::from_bits(bits.cast_unsigned() & 0xffff_0000);
+        let lower = |bits: i32| f32::from_bits(bits.cast_unsigned() << 16);
+        from_fn(|i| sum[i] + lower(w[i]) * lower(x[i]) + upper(w[i]) * upper(x[i]))
+    }
+
+    #[inline(always)]
     fn dots_of_32<const WIDE: bool>(
         self,
         w: &[u8; CHUNK_LEN],

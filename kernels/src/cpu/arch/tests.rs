@@ -113,6 +113,52 @@ fn every_instruction_set_computes_the_same() {
     }
 }
 
+/// Pairs of BF16 numbers: 32 of `w` and of `x`, sixteen sums of two products.
+struct Bf16Dots {
+    w: [[u8; 4]; 16],
+    x: [[u8; 4]; 16],
+}
+
+impl Kernel for &Bf16Dots {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Vec<f32> {
+        let mut results = Vec::new();
+        for (w, x) in S::chunks(&self.w).0.iter().zip(S::chunks(&self.x).0) {
+            let mut stored = S::partial(&[]);
+            let sum = simd.dot_bf16(simd.splat(0.5), simd.load_quads(w), simd.load_quads(x));
+            simd.store(sum, &mut stored);
+            results.extend_from_slice(stored.as_ref());
+        }
+        results
+    }
+}
+
+#[test]
+fn every_instruction_set_multiplies_pairs_of_bf16_numbers() {
+    // Whole numbers below 256 are BF16 numbers, and their products are exact.
+    let mut bits = bits(31);
+    let mut numbers = || -> [f32; 32] {
+        std::array::from_fn(|_| f32::from(bits.next().expect("endless")) - 128.0)
+    };
+    let (w, x) = (numbers(), numbers());
+    let packed = |numbers: &[f32; 32]| {
+        let packed = numbers.map(|n| half::bf16::from_f32(n).to_le_bytes());
+        bytemuck::cast::<[[u8; 2]; 32], [[u8; 4]; 16]>(packed)
+    };
+    let dots = Bf16Dots {
+        w: packed(&w),
+        x: packed(&x),
+    };
+    let expected: Vec<f32> = (0..16)
+        .map(|lane| 0.5 + w[2 * lane] * x[2 * lane] + w[2 * lane + 1] * x[2 * lane + 1])
+        .collect();
+    for isa in Isa::available() {
+        assert_eq!(isa.run_bf16(&dots), expected, "{}", isa.name());
+    }
+}
+
 struct Exp<'a>(&'a [f32]);
 
 impl Kernel for Exp<'_> {

@@ -1,6 +1,6 @@
 //! Tensor types as the processor reads them.
 //!
-//! One small file per type. Types of numbers ([`Element`]) meet f32 activations in the arithmetic of `float`; quantised types ([`Quantised`]) meet activations that were quantised to int8, in one of
+//! One small file per type. Types of numbers ([`Element`]) meet activations in the arithmetic of `float`; quantised types ([`Quantised`]) meet activations that were quantised to int8, in one of
 //! the families of [`blocks`].
 
 mod bf16;
@@ -23,12 +23,11 @@ mod q5_k;
 mod q6_k;
 mod q8_0;
 
-pub(super) use bf16::Bf16;
+pub(super) use bf16::{Bf16, Bf16Pairs};
 use bits::{add_bits, four_bits, raised, six_bit_scales, two_bits};
 pub(super) use blocks::Quantised;
 pub(super) use f16::F16;
 pub(super) use f32::F32;
-pub(super) use float::Element;
 pub(super) use iq4_nl::Iq4Nl;
 pub(super) use iq4_xs::Iq4Xs;
 pub(super) use mxfp4::Mxfp4;
@@ -43,5 +42,17 @@ pub(super) use q5_k::Q5K;
 pub(super) use q6_k::Q6K;
 pub(super) use q8_0::Q8_0;
 
+use super::arch::Isa;
 use super::rows::{Row, RowMut, RowSize};
 use super::simd::Simd;
+
+/// What activations become before a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// f32 numbers.
+    Floats,
+    /// BF16 numbers.
+    Bf16Pairs,
+    /// Bytes, with a scale for so many.
+    Bytes { block_len: usize },
+}

@@ -1,16 +1,15 @@
 //! Products with types that have one number per element.
 //!
-//! With many rows a tile of weight rows is unpacked to f32 once and multiplied with all activations, a few rows of both at a time in registers and a panel of `K` at a time in the first-level
+//! With many rows a tile of weight rows is unpacked once and multiplied with all activations, a few rows of both at a time in registers and a panel of `K` at a time in the first-level
 //! cache. Partial sums are put aside between panels as the vectors they are, so that no way changes the order of a sum.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::{Form, Prepared, Product, STRIP, TILE, X_BLOCK};
+use super::{Prepared, Product, STRIP, TILE, X_BLOCK};
 use crate::cpu::Cpu;
-use crate::cpu::formats::Element;
-use crate::cpu::formats::float::{ROW_MULTIPLE, accumulate, dot, prepare, row_size, unpack};
-use crate::cpu::rows::Rows;
+use crate::cpu::formats::float::{Arithmetic, ROW_MULTIPLE};
+use crate::cpu::rows::{Row, Rows};
 use crate::cpu::simd::{Kernel, Simd};
 use crate::operands;
 
@@ -22,38 +21,40 @@ const PANEL_LEN: usize = 1024;
 /// With fewer rows of activations, unpacking does not pay.
 const ROWS_TO_UNPACK: usize = 4;
 
-pub(super) fn product<E: Element>(cpu: &Cpu, product: operands::Product, x: &mut Prepared) {
+pub(super) fn product<A: Arithmetic>(cpu: &Cpu, product: operands::Product, x: &mut Prepared) {
     let n_rows = x.x.n_rows();
-    x.prepare(cpu, Form::Floats, row_size(x.x.cols), prepare);
+    x.prepare(cpu, A::FORM, A::row_size(x.x.cols), A::prepare);
     let product = Product::new(product, &x.rows);
     if n_rows < ROWS_TO_UNPACK {
         product.for_each(cpu, STRIP, |strip| {
-            cpu.isa.run(Direct {
+            let direct = Direct {
                 product: &product,
                 strip,
-                element: PhantomData::<E>,
-            });
+                arithmetic: PhantomData::<A>,
+            };
+            A::run(cpu.isa, direct);
         });
     } else {
         product.for_each(cpu, TILE, |rows| {
-            cpu.isa.run(Unpacked {
+            let unpacked = Unpacked {
                 product: &product,
                 rows,
                 tile: &mut cpu.tiles.take(),
-                element: PhantomData::<E>,
-            });
+                arithmetic: PhantomData::<A>,
+            };
+            A::run(cpu.isa, unpacked);
         });
     }
 }
 
 /// Multiplies a strip's rows as they lie in the file.
-struct Direct<'a, 'out, E> {
+struct Direct<'a, 'out, A> {
     product: &'a Product<'a, 'out>,
     strip: Range<usize>,
-    element: PhantomData<E>,
+    arithmetic: PhantomData<A>,
 }
 
-impl<E: Element> Kernel for Direct<'_, '_, E> {
+impl<A: Arithmetic> Kernel for Direct<'_, '_, A> {
     type Output = ();
 
     #[inline(always)]
@@ -68,16 +69,13 @@ impl<E: Element> Kernel for Direct<'_, '_, E> {
                 *row = weight.row(first + w + i);
             }
             for (row, results) in results.iter_mut().enumerate().take(x.n_rows()) {
-                results[w..w + W_GROUP].copy_from_slice(&dot::<E, S, W_GROUP>(
-                    simd,
-                    packed,
-                    x.row(row),
-                ));
+                let products = A::dot::<S, W_GROUP>(simd, packed, x.row(row));
+                results[w..w + W_GROUP].copy_from_slice(&products);
             }
         }
         for w in grouped_len..self.strip.len() {
             for (row, results) in results.iter_mut().enumerate().take(x.n_rows()) {
-                [results[w]] = dot::<E, S, 1>(simd, [weight.row(first + w)], x.row(row));
+                [results[w]] = A::dot::<S, 1>(simd, [weight.row(first + w)], x.row(row));
             }
         }
         self.product.write(0, self.strip, &results);
@@ -85,26 +83,28 @@ impl<E: Element> Kernel for Direct<'_, '_, E> {
 }
 
 /// Unpacks up to [`TILE`] weight rows and multiplies them with all activations.
-struct Unpacked<'a, 'out, E> {
+struct Unpacked<'a, 'out, A> {
     product: &'a Product<'a, 'out>,
     rows: Range<usize>,
     tile: &'a mut Rows,
-    element: PhantomData<E>,
+    arithmetic: PhantomData<A>,
 }
 
-impl<E: Element> Kernel for Unpacked<'_, '_, E> {
+impl<A: Arithmetic> Kernel for Unpacked<'_, '_, A> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Product { weight, x, .. } = self.product;
-        let tile = self.tile.prepare(row_size(weight.row_len), self.rows.len());
+        let tile = self
+            .tile
+            .prepare(A::row_size(weight.row_len), self.rows.len());
         for (index, row) in self.rows.clone().zip(tile) {
-            unpack::<E, S>(simd, weight.row(index), row);
+            A::unpack::<S>(simd, weight.row(index), row);
         }
         for block in 0..self.product.blocks.len() {
             let x_rows = block * X_BLOCK..((block + 1) * X_BLOCK).min(x.n_rows());
-            let sums = multiply_block::<S>(simd, self.tile, x, x_rows, weight.row_len);
+            let sums = multiply_block::<A, S>(simd, self.tile, x, x_rows, weight.row_len);
             let mut results = [[0.0; TILE]; X_BLOCK];
             for (w, sums) in sums.iter().enumerate() {
                 for (results, &sum) in results.iter_mut().zip(sums) {
@@ -120,7 +120,7 @@ impl<E: Element> Kernel for Unpacked<'_, '_, E> {
 type Sums<V> = [[V; X_BLOCK]; TILE];
 
 #[inline(always)]
-fn multiply_block<S: Simd>(
+fn multiply_block<A: Arithmetic, S: Simd>(
     simd: S,
     tile: &Rows,
     x: &Rows,
@@ -142,15 +142,19 @@ fn multiply_block<S: Simd>(
                 let w_left = tile.n_rows() - place.w;
                 place.w += match (w_left >= W_GROUP, x_left) {
                     (true, X_GROUP..) => {
-                        multiply_group::<S, W_GROUP, X_GROUP>(simd, tile, x, &place, &mut sums)
+                        multiply_group::<A, S, W_GROUP, X_GROUP>(simd, tile, x, &place, &mut sums)
                     }
-                    (true, 2) => multiply_group::<S, W_GROUP, 2>(simd, tile, x, &place, &mut sums),
-                    (true, _) => multiply_group::<S, W_GROUP, 1>(simd, tile, x, &place, &mut sums),
+                    (true, 2) => {
+                        multiply_group::<A, S, W_GROUP, 2>(simd, tile, x, &place, &mut sums)
+                    }
+                    (true, _) => {
+                        multiply_group::<A, S, W_GROUP, 1>(simd, tile, x, &place, &mut sums)
+                    }
                     (false, X_GROUP..) => {
-                        multiply_group::<S, 1, X_GROUP>(simd, tile, x, &place, &mut sums)
+                        multiply_group::<A, S, 1, X_GROUP>(simd, tile, x, &place, &mut sums)
                     }
-                    (false, 2) => multiply_group::<S, 1, 2>(simd, tile, x, &place, &mut sums),
-                    (false, _) => multiply_group::<S, 1, 1>(simd, tile, x, &place, &mut sums),
+                    (false, 2) => multiply_group::<A, S, 1, 2>(simd, tile, x, &place, &mut sums),
+                    (false, _) => multiply_group::<A, S, 1, 1>(simd, tile, x, &place, &mut sums),
                 };
             }
             place.x += x_left.min(X_GROUP);
@@ -173,7 +177,7 @@ struct Place {
 
 /// Adds the products of `W` rows of a tile with `X` rows of activations over one panel. Returns `W`.
 #[inline(always)]
-fn multiply_group<S: Simd, const W: usize, const X: usize>(
+fn multiply_group<A: Arithmetic, S: Simd, const W: usize, const X: usize>(
     simd: S,
     tile: &Rows,
     x: &Rows,
@@ -186,14 +190,14 @@ fn multiply_group<S: Simd, const W: usize, const X: usize>(
     }
     // Rows are longer than the last panel's end where they are padded.
     let panel = place.panel.start..place.panel.end.next_multiple_of(ROW_MULTIPLE);
-    let (mut w_rows, mut x_rows) = ([[].as_slice(); W], [[].as_slice(); X]);
+    let (mut w_rows, mut x_rows) = ([Row::default(); W], [Row::default(); X]);
     for (i, row) in w_rows.iter_mut().enumerate() {
-        *row = &tile.row(place.w + i).floats[panel.clone()];
+        *row = tile.row(place.w + i);
     }
     for (i, row) in x_rows.iter_mut().enumerate() {
-        *row = &x.row(place.first_x + place.x + i).floats[panel.clone()];
+        *row = x.row(place.first_x + place.x + i);
     }
-    accumulate(simd, w_rows, x_rows, &mut group);
+    A::accumulate(simd, w_rows, x_rows, panel, &mut group);
     for (group, sums) in group.iter().zip(&mut sums[place.w..place.w + W]) {
         sums[place.x..place.x + X].copy_from_slice(group);
     }

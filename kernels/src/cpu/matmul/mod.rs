@@ -12,8 +12,11 @@ use std::sync::{Mutex, PoisonError};
 use gguf::TensorType;
 
 use super::Cpu;
+use super::arch::Isa;
+use super::formats::float::Floats;
 use super::formats::{
-    Bf16, F16, F32, Iq4Nl, Iq4Xs, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0,
+    Bf16, Bf16Pairs, F16, F32, Form, Iq4Nl, Iq4Xs, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1,
+    Q5K, Q6K, Q8_0,
 };
 use super::rows::{RowMut, RowSize, Rows};
 use super::scratch::Loan;
@@ -32,11 +35,12 @@ const X_BLOCK: usize = 24;
 type ProductFn = fn(&Cpu, operands::Product, &mut Prepared);
 
 /// The product with weights of this type; `None` where there is no kernel.
-fn kernel(tensor_type: TensorType) -> Option<ProductFn> {
+fn kernel(isa: Isa, tensor_type: TensorType) -> Option<ProductFn> {
     Some(match tensor_type {
-        TensorType::F32 => float::product::<F32>,
-        TensorType::F16 => float::product::<F16>,
-        TensorType::BF16 => float::product::<Bf16>,
+        TensorType::F32 => float::product::<Floats<F32>>,
+        TensorType::F16 => float::product::<Floats<F16>>,
+        TensorType::BF16 if isa.has_bf16() => float::product::<Bf16Pairs>,
+        TensorType::BF16 => float::product::<Floats<Bf16>>,
         TensorType::Q4_0 => quantised::product::<Q4_0>,
         TensorType::Q4_1 => quantised::product::<Q4_1>,
         TensorType::Q5_0 => quantised::product::<Q5_0>,
@@ -56,7 +60,7 @@ fn kernel(tensor_type: TensorType) -> Option<ProductFn> {
 
 /// Whether there is a kernel for products with this tensor type.
 pub(super) fn supported(tensor_type: TensorType) -> bool {
-    kernel(tensor_type).is_some()
+    kernel(Isa::Portable, tensor_type).is_some()
 }
 
 /// Activations in the form that the products with them want.
@@ -65,15 +69,6 @@ pub(super) struct Prepared<'a> {
     rows: Loan<'a, Rows>,
     /// The form that the rows are in.
     form: Option<Form>,
-}
-
-/// What activations become before a product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// f32 numbers.
-    Floats,
-    /// Bytes, with a scale for so many.
-    Bytes { block_len: usize },
 }
 
 impl<'a> Prepared<'a> {
@@ -110,7 +105,8 @@ impl<'a> Prepared<'a> {
 /// # Panics
 /// For a tensor type that is not [`supported`].
 pub(super) fn matmul(cpu: &Cpu, product: operands::Product, x: &mut Prepared) {
-    let kernel = kernel(product.weight.tensor_type).expect("types are checked with the operands");
+    let kernel =
+        kernel(cpu.isa, product.weight.tensor_type).expect("types are checked with the operands");
     if !product.out.is_empty() {
         kernel(cpu, product, x);
     }

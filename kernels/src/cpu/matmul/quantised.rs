@@ -6,14 +6,14 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::{Form, Prepared, Product, STRIP, TILE, X_BLOCK, prefetch};
+use super::{Prepared, Product, STRIP, TILE, X_BLOCK, prefetch};
 use crate::buffer::Buffer;
 use crate::cpu::Cpu;
-use crate::cpu::formats::Quantised;
 use crate::cpu::formats::blocks::{
     CHAINS, Chunk, Family, Place, SCALE_BYTES, TileChunk, XChunk, activation_size, prepare, total,
     total_lanes, x_chunk,
 };
+use crate::cpu::formats::{Form, Quantised};
 use crate::cpu::rows::{Row, RowMut, Rows};
 use crate::cpu::simd::{CHUNK_LEN, Kernel, Simd};
 use crate::operands::{self, Matrix};

@@ -254,6 +254,18 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn dot_bf16(self, sum: __m256, w: __m256i, x: __m256i) -> __m256 {
+        with_token!(self, {
+            // A bf16 is the upper half of the f32 with the same value.
+            let upper =
+                |pairs| _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(-0x1_0000)));
+            let lower = |pairs| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs));
+            let sum = _mm256_fmadd_ps(lower(w), lower(x), sum);
+            _mm256_fmadd_ps(upper(w), upper(x), sum)
+        })
+    }
+
+    #[inline(always)]
     fn dots_of_32<const WIDE: bool>(
         self,
         w: &[u8; CHUNK_LEN],

@@ -1,25 +1,34 @@
-//! AVX-512 with VNNI: vectors of sixteen f32 numbers. Intel since Ice Lake, AMD since Zen 4.
+//! AVX-512 with VNNI: vectors of sixteen f32 numbers. Intel since Ice Lake, AMD since Zen 4. With BF16: Intel since Sapphire Rapids, AMD since Zen 4.
 
 use std::arch::x86_64::*;
 
 use super::{Avx2, transpose};
 use crate::cpu::simd::{CHUNK_LEN, Kernel, Simd};
 
-/// Proof that the processor has AVX-512 F, BW, DQ, VL and VNNI (and with them everything that [`Avx2`](super::Avx2) asks for).
+/// Proof that the processor has AVX-512 F, BW, DQ, VL and VNNI (and with them everything that [`Avx2`](super::Avx2) asks for), and products of BF16 numbers if it says so.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Avx512(Avx2);
+pub(crate) struct Avx512<const BF16: bool>(Avx2);
 
 const LANES: usize = 16;
 
-impl Avx512 {
+impl<const BF16: bool> Avx512<BF16> {
     /// The token, where the processor (and the operating system) has the instructions.
-    pub(crate) fn new() -> Option<Avx512> {
-        let has_all = is_x86_feature_detected!("avx512f")
+    pub(crate) fn new() -> Option<Avx512<BF16>> {
+        let has_bf16 = !BF16 || is_x86_feature_detected!("avx512bf16");
+        let has_all = has_bf16
+            && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vnni");
         has_all.then_some(Avx512(Avx2::new()?))
+    }
+}
+
+impl Avx512<true> {
+    /// The same for kernels that multiply no BF16 numbers, which need not be compiled twice.
+    pub(crate) fn without_bf16(self) -> Avx512<false> {
+        Avx512(self.0)
     }
 }
 
@@ -32,7 +41,7 @@ macro_rules! with_token {
     }};
 }
 
-impl Simd for Avx512 {
+impl<const BF16: bool> Simd for Avx512<BF16> {
     const LANES: usize = LANES;
 
     type F32 = __m512;
@@ -42,11 +51,22 @@ impl Simd for Avx512 {
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-        fn compiled_with_avx512<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
+        fn compiled_with_avx512<S: Simd, K: Kernel>(simd: S, kernel: K) -> K::Output {
             kernel.run(simd)
         }
-        // SAFETY: an `Avx512` is made only in `Avx512::new`, after all of these features were found.
-        unsafe { compiled_with_avx512(self, kernel) }
+        #[target_feature(
+            enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c"
+        )]
+        fn compiled_with_bf16<S: Simd, K: Kernel>(simd: S, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        if BF16 {
+            // SAFETY: an `Avx512<true>` is made only in `Avx512::new`, after all of these features were found.
+            unsafe { compiled_with_bf16(self, kernel) }
+        } else {
+            // SAFETY: an `Avx512` is made only in `Avx512::new`, after all of these features were found.
+            unsafe { compiled_with_avx512(self, kernel) }
+        }
     }
 
     #[inline(always)]
@@ -251,6 +271,28 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn dot_bf16(self, sum: __m512, w: __m512i, x: __m512i) -> __m512 {
+        if BF16 {
+            // SAFETY: an `Avx512<true>` is made only in `Avx512::new`, after AVX-512 BF16 was found. All three types are 64 bytes of which every pattern means something.
+            return unsafe {
+                _mm512_dpbf16_ps(
+                    sum,
+                    std::mem::transmute::<__m512i, __m512bh>(w),
+                    std::mem::transmute::<__m512i, __m512bh>(x),
+                )
+            };
+        }
+        with_token!(self, {
+            // A bf16 is the upper half of the f32 with the same value.
+            let upper =
+                |pairs| _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-0x1_0000)));
+            let lower = |pairs| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs));
+            let sum = _mm512_fmadd_ps(lower(w), lower(x), sum);
+            _mm512_fmadd_ps(upper(w), upper(x), sum)
+        })
+    }
+
+    #[inline(always)]
     fn dots_of_32<const WIDE: bool>(
         self,
         w: &[u8; CHUNK_LEN],
@@ -433,7 +475,7 @@ static EIGHTS: [[i16; 32]; 4] = {
     lanes
 };
 
-impl Avx512 {
+impl<const BF16: bool> Avx512<BF16> {
     /// Sums of neighbours of both, in turn within each quarter: those of `a`, those of `b`.
     #[inline(always)]
     fn neighbours(self, a: __m512, b: __m512) -> __m512 {
