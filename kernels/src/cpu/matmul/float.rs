@@ -16,8 +16,8 @@ use crate::operands;
 /// Weight rows and rows of activations whose partial sums fit into registers.
 const W_GROUP: usize = 4;
 const X_GROUP: usize = 3;
-/// Elements of `K` at a time, so that a tile stays in the first-level cache.
-const PANEL_LEN: usize = 1024;
+/// Elements of `K` at a time, so that a tile stays in the first-level cache beside a group of activations.
+const PANEL_LEN: usize = 512;
 /// With fewer rows of activations, unpacking does not pay.
 const ROWS_TO_UNPACK: usize = 4;
 
