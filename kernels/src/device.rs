@@ -33,6 +33,16 @@ pub enum DeviceError {
         #[source]
         source: std::io::Error,
     },
+    /// Pinned threads would share a processor.
+    #[error(
+        "{threads} pinned threads for {processors} processors that this process may use: each wants one of its own; take fewer threads, or do not pin them"
+    )]
+    TooFewProcessors {
+        /// Number of threads asked for.
+        threads: usize,
+        /// Processors in the process's affinity mask.
+        processors: usize,
+    },
     /// The GPU cannot be used.
     #[error(transparent)]
     Hip(#[from] HipError),
@@ -51,6 +61,14 @@ impl Device {
     /// [`DeviceError::Threads`] if the threads cannot be started.
     pub fn cpu(threads: NonZeroUsize) -> Result<Device, DeviceError> {
         Ok(Device::Cpu(Arc::new(Cpu::detect(threads)?)))
+    }
+
+    /// [`Device::cpu`] with each started thread kept on a processor of its own, for a process that shares its processors with nobody. The calling thread is not pinned.
+    ///
+    /// # Errors
+    /// [`DeviceError::TooFewProcessors`] if there are more threads than processors in the process's affinity mask; [`DeviceError::Threads`] if they cannot be started or pinned.
+    pub fn cpu_pinned(threads: NonZeroUsize) -> Result<Device, DeviceError> {
+        Ok(Device::Cpu(Arc::new(Cpu::pinned(threads)?)))
     }
 
     /// The processor without any instruction that the compiler's baseline does not have, as on a machine where detection finds none. Tests compare it with the others.

@@ -57,42 +57,39 @@ pub struct Cpu {
 
 impl Cpu {
     pub(crate) fn detect(threads: NonZeroUsize) -> Result<Cpu, DeviceError> {
-        Cpu::new(Isa::detect(), threads)
+        Ok(Cpu::new(Isa::detect(), Workers::new(threads)?))
+    }
+
+    pub(crate) fn pinned(threads: NonZeroUsize) -> Result<Cpu, DeviceError> {
+        Ok(Cpu::new(Isa::detect(), Workers::pinned(threads)?))
     }
 
     pub(crate) fn portable(threads: NonZeroUsize) -> Result<Cpu, DeviceError> {
-        Cpu::new(Isa::Portable, threads)
+        Ok(Cpu::new(Isa::Portable, Workers::new(threads)?))
     }
 
     pub(crate) fn each(threads: NonZeroUsize) -> Result<Vec<Cpu>, DeviceError> {
         let available = Isa::available().into_iter();
-        available.map(|isa| Cpu::new(isa, threads)).collect()
+        available
+            .map(|isa| Ok(Cpu::new(isa, Workers::new(threads)?)))
+            .collect()
     }
 
-    fn new(isa: Isa, threads: NonZeroUsize) -> Result<Cpu, DeviceError> {
-        Ok(Cpu {
+    fn new(isa: Isa, workers: Workers) -> Cpu {
+        Cpu {
             isa,
-            workers: Workers::new(threads)?,
+            workers,
             activations: Shelf::new(),
             tiles: Shelf::new(),
             quantised_tiles: Shelf::new(),
             angles: Shelf::new(),
             gates: Shelf::new(),
             attention: Shelf::new(),
-        })
+        }
     }
 
     pub(crate) fn description(&self) -> String {
-        let threads = self.workers.threads();
-        format!(
-            "cpu: {}, {threads} {}",
-            self.isa.name(),
-            if threads.get() == 1 {
-                "thread"
-            } else {
-                "threads"
-            }
-        )
+        format!("cpu: {}, {}", self.isa.name(), self.workers.description())
     }
 
     pub(crate) fn supports(tensor_type: TensorType) -> bool {

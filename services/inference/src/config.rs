@@ -65,6 +65,12 @@ pub struct Flags {
     #[arg(long, value_name = "N", env = "HEARTH_THREADS")]
     pub threads: Option<NonZeroUsize>,
 
+    /// Keep each thread that computes on a processor of its own
+    ///
+    /// For a service that shares its processors with nobody, such as a pod with a static CPU assignment. Services that share a node would pin the same ones.
+    #[arg(long, env = "HEARTH_PIN_THREADS")]
+    pub pin_threads: bool,
+
     /// Most bytes of weights kept on the device, such as 16GiB [default: no limit]
     ///
     /// Above it, the least recently used weights that no step holds are let go. A model larger than this still runs, fetching its layers again for every step.
@@ -190,6 +196,8 @@ pub struct Config {
     pub device: DeviceFlags,
     /// Threads that compute.
     pub threads: NonZeroUsize,
+    /// Keep each of them on a processor of its own.
+    pub pin_threads: bool,
     /// Most bytes of weights on the device.
     pub weights_budget_bytes: Option<u64>,
     /// Most bytes of KV cache; what the device suggests where it is not given.
@@ -267,6 +275,7 @@ impl Flags {
             loader_socket,
             device: self.device,
             threads: self.threads.unwrap_or_else(all_cores),
+            pin_threads: self.pin_threads,
             weights_budget_bytes: self.weights_budget.map(|size| size.0),
             kv_budget_bytes: self.kv_budget.map(|size| size.0),
             preload: self.preload.into_iter().filter(|m| !m.is_empty()).collect(),

@@ -27,7 +27,7 @@ const HOST_PREFILL_CHUNK: usize = 512;
 pub(crate) fn open(config: &Config) -> Result<Device, DeviceError> {
     let flags = &config.device;
     match flags.device {
-        DeviceChoice::Cpu => Device::cpu(config.threads),
+        DeviceChoice::Cpu => processor(config),
         DeviceChoice::Reference => Ok(Device::reference()),
         DeviceChoice::Hip { index } => open_gpu(flags, index),
         DeviceChoice::Auto => match open_gpu(flags, 0) {
@@ -35,7 +35,7 @@ pub(crate) fn open(config: &Config) -> Result<Device, DeviceError> {
             Err(error) => {
                 let cause = Chain(&error).to_string();
                 tracing::info!(cause, "no GPU is used: models run on the processor");
-                Device::cpu(config.threads)
+                processor(config)
             }
         },
     }
@@ -57,6 +57,14 @@ fn span_of(phase: HipPhase) -> Span {
         HipPhase::Driver => info_span!("device.open.driver"),
         HipPhase::Context => info_span!("device.open.context"),
         HipPhase::Kernels => info_span!("device.open.kernels"),
+    }
+}
+
+fn processor(config: &Config) -> Result<Device, DeviceError> {
+    if config.pin_threads {
+        Device::cpu_pinned(config.threads)
+    } else {
+        Device::cpu(config.threads)
     }
 }
 

@@ -8,9 +8,11 @@ use std::any::Any;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use super::pin::pin_this_thread;
 
 /// A function that every thread may run at once.
 type Job = &'static (dyn Fn() + Sync);
@@ -60,8 +62,12 @@ struct Board {
 }
 
 impl Pool {
-    /// Starts `threads` threads.
-    pub(super) fn start(threads: NonZeroUsize, look_out: Duration) -> std::io::Result<Pool> {
+    /// Starts `threads` threads, each of which stays on one of `processors` if there are any.
+    pub(super) fn start(
+        threads: NonZeroUsize,
+        processors: &[usize],
+        look_out: Duration,
+    ) -> std::io::Result<Pool> {
         let mut pool = Pool {
             shared: Arc::new(Shared {
                 board: Mutex::default(),
@@ -73,11 +79,20 @@ impl Pool {
             }),
             threads: Vec::new(),
         };
+        let (pinned, outcomes) = mpsc::channel();
         for index in 0..threads.get() {
             let shared = Arc::clone(&pool.shared);
+            let (processor, pinned) = (processors.get(index).copied(), pinned.clone());
             let thread = std::thread::Builder::new().name(format!("kernels-{index}"));
-            pool.threads.push(thread.spawn(move || shared.work())?);
+            pool.threads.push(thread.spawn(move || {
+                // Nobody listens any more where another thread could not start; then this one is told to end.
+                let _ = pinned.send(processor.map_or(Ok(()), pin_this_thread));
+                drop(pinned);
+                shared.work();
+            })?);
         }
+        drop(pinned);
+        outcomes.iter().collect::<std::io::Result<()>>()?;
         Ok(pool)
     }
 

@@ -73,6 +73,9 @@ pub(crate) struct Up {
     /// Threads that compute
     #[arg(long, value_name = "N")]
     threads: Option<String>,
+    /// Keep each of them on a processor of its own
+    #[arg(long)]
+    pin_threads: bool,
     /// Load this model before saying that the service is ready; may be repeated
     #[arg(long, value_name = "MODEL")]
     preload: Vec<String>,
@@ -171,6 +174,7 @@ impl Up {
         args.set("--kv-type", self.kv_type.as_ref());
         args.switch("--batch-invariant", self.batch_invariant);
         args.set("--threads", self.threads.as_ref());
+        args.switch("--pin-threads", self.pin_threads);
         args.set("--weights-budget", self.weights_budget.as_ref());
         args.set("--kv-budget", self.kv_budget.as_ref());
         args.set(

@@ -30,6 +30,7 @@ fn defaults() {
     assert_eq!(config.weights_budget_bytes, None);
     assert_eq!(config.kv_budget_bytes, None);
     assert!(config.auto_attach);
+    assert!(!config.pin_threads);
     assert!(config.preload.is_empty());
 }
 
@@ -45,6 +46,7 @@ fn values_are_typed() {
         "--weights-budget",
         "1.5GiB",
         "--no-auto-attach",
+        "--pin-threads",
         "--drain-timeout",
         "500ms",
         "--device",
@@ -55,6 +57,7 @@ fn values_are_typed() {
     assert_eq!(config.preload, ["a/b", "c", "d"]);
     assert_eq!(config.weights_budget_bytes, Some(3 << 29));
     assert!(!config.auto_attach);
+    assert!(config.pin_threads);
     assert_eq!(config.drain_timeout, Duration::from_millis(500));
     assert_eq!(config.device.device, DeviceChoice::Reference);
 }
