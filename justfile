@@ -14,7 +14,7 @@ _default:
     @just --list --unsorted
 
 # Everything that must hold on a machine without a GPU.
-check: lint test test-hip oracle-hip check-images oracle test-root test-clients demo-model fuzz coverage _gpu-skipped
+check: lint test test-aarch64 test-hip oracle-hip check-images oracle test-root test-clients demo-model fuzz coverage _gpu-skipped
 
 # Format, clippy, the contract, licences and bans.
 lint: _buf _deny
@@ -26,6 +26,13 @@ lint: _buf _deny
 # The README's test command.
 test:
     cargo test --workspace --locked
+
+# Tensor operations as aarch64 runs them, on the portable path. Needs rustup, a compiler for that architecture and QEMU.
+test-aarch64:
+    rustup target add aarch64-unknown-linux-gnu
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" \
+        cargo test --locked -p kernels --lib --test ops --target aarch64-unknown-linux-gnu
 
 # The same tests, each in a process of its own, with a summary.
 nextest *args: _nextest
