@@ -112,6 +112,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         x: &[i8; CHUNK_LEN],
         scales: &[i16; CHUNK_LEN / 16],
     ) -> i32;
+    /// `sums[i] += (a[i] · b[i]) · n[i]`, every product and sum rounded.
+    fn add_scaled(self, sums: &mut [f32; 8], factors: [&[f32; 8]; 2], n: &[i32; 8]);
     /// Asks for the cache line of an address that will be read soon; any address will do.
     fn prefetch(self, address: *const u8);
     fn load_bytes(self, bytes: &[u8; 32]) -> Self::Bytes;

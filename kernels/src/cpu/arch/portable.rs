@@ -239,6 +239,13 @@ impl Simd for Portable {
 
     /// There is no portable way to ask.
     #[inline(always)]
+    fn add_scaled(self, sums: &mut [f32; 8], [a, b]: [&[f32; 8]; 2], n: &[i32; 8]) {
+        for i in 0..8 {
+            sums[i] += (a[i] * b[i]) * n[i] as f32;
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, _: *const u8) {}
 
     #[inline(always)]

@@ -28,10 +28,13 @@ pub(crate) trait Quantised: Send + Sync + 'static {
     /// Bytes of a block.
     const BLOCK_BYTES: usize;
 
+    /// Bytes of 256 elements.
+    const CHUNK_BYTES: usize = CHUNK_LEN / Self::Family::X_BLOCK * Self::BLOCK_BYTES;
+
     /// What an unpacked byte is above the weight's own integer; in [`Large`] it is folded into the minima.
     const OFFSET: i32 = 0;
 
-    /// Unpacks up to 256 elements, whole blocks of the file; what is missing to 256 gets scales of zero.
+    /// Unpacks 256 elements, [`Quantised::CHUNK_BYTES`] of the file.
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<Scales<Self>>);
 }
 

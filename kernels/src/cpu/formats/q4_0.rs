@@ -14,8 +14,7 @@ impl Quantised for Q4_0 {
 
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<SmallScales>) {
-        let mut padded = [[0; Self::BLOCK_BYTES]; _];
-        let blocks = eight_blocks(packed, &mut padded);
+        let blocks: &[[u8; Self::BLOCK_BYTES]; 8] = eight_blocks(packed);
         let quants: &mut [[[u8; 32]; 2]; 4] = bytemuck::cast_mut(&mut chunk.quants);
         for pair in 0..4 {
             let nibbles = [last_16(&blocks[2 * pair]), last_16(&blocks[2 * pair + 1])];

@@ -13,8 +13,7 @@ impl Quantised for Q8_0 {
 
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, packed: &[u8], chunk: &mut Chunk<SmallScales>) {
-        let mut padded = [[0; Self::BLOCK_BYTES]; _];
-        let blocks = eight_blocks(packed, &mut padded);
+        let blocks: &[[u8; Self::BLOCK_BYTES]; 8] = eight_blocks(packed);
         let quants: &mut [[u8; 32]; 8] = bytemuck::cast_mut(&mut chunk.quants);
         for b in 0..8 {
             let block = &blocks[b];

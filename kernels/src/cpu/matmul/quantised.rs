@@ -81,10 +81,27 @@ impl<F: Family> Kernel for Prepare<'_, F> {
     }
 }
 
-/// The bytes of each chunk of a row of the file.
+/// The bytes of a chunk of a row of the file; at a row's end with blocks of zeros for those that are missing, whose activations are zeros as well.
 #[inline(always)]
-fn chunks<Q: Quantised>(row: &[u8], block_len: usize) -> std::slice::Chunks<'_, u8> {
-    row.chunks(CHUNK_LEN / block_len * Q::BLOCK_BYTES)
+fn chunk<'a, Q: Quantised>(row: &'a [u8], index: usize, padded: &'a mut Padded) -> &'a [u8] {
+    let packed = &row[index * Q::CHUNK_BYTES..];
+    if packed.len() >= Q::CHUNK_BYTES {
+        &packed[..Q::CHUNK_BYTES]
+    } else {
+        pad(packed, padded);
+        &padded[..Q::CHUNK_BYTES]
+    }
+}
+
+/// Room for any type's chunk: Q8_0 has the largest.
+const PADDED_BYTES: usize = CHUNK_LEN / 32 * (2 + 32);
+type Padded = [u8; PADDED_BYTES];
+
+#[cold]
+#[inline(never)]
+fn pad(packed: &[u8], padded: &mut Padded) {
+    padded.fill(0);
+    padded[..packed.len()].copy_from_slice(packed);
 }
 
 /// Multiplies a strip's rows as they lie in the file.
@@ -120,17 +137,19 @@ impl<Q: Quantised> Direct<'_, '_, Q> {
         results: &mut [[f32; STRIP]; ROWS_TO_TILE],
     ) {
         let weight = &self.product.weight;
-        let mut chunk = Chunk::default();
+        let n_chunks = weight.row_len.div_ceil(CHUNK_LEN);
+        let (mut unpacked, mut padded) = (Chunk::default(), [0; PADDED_BYTES]);
         for (w, row) in self.strip.clone().enumerate() {
             let mut chains = [[0.0; CHAINS]; X];
-            let packed = chunks::<Q>(weight.row(row), weight.tensor_type.block_len());
-            for (index, packed) in packed.enumerate() {
+            let packed = weight.row(row);
+            for index in 0..n_chunks {
+                let packed = chunk::<Q>(packed, index, &mut padded);
                 prefetch(simd, packed, PREFETCH_BYTES);
-                Q::unpack(simd, packed, &mut chunk);
+                Q::unpack(simd, packed, &mut unpacked);
                 let place = place::<Q>(index);
                 for r in 0..X {
                     let x = x_chunk::<Q::Family>(&x[r], index);
-                    Q::Family::multiply(simd, &chunk, x, place, &mut chains[r]);
+                    Q::Family::multiply(simd, &unpacked, x, place, &mut chains[r]);
                 }
             }
             for (results, chains) in results.iter_mut().zip(&chains) {
@@ -165,15 +184,13 @@ impl Tile {
         let scales = self.scales.at_least(n_chunks * SCALE_QUADS * S::LANES);
         let factors = self.factors.at_least(n_chunks * 2 * S::LANES);
         let next_tile = S::LANES * weight.row(rows.start).len();
-        let mut unpacked = [Chunk::default(); TILE];
-        let chunk_bytes = CHUNK_LEN / weight.tensor_type.block_len() * Q::BLOCK_BYTES;
+        let (mut unpacked, mut padded) = ([Chunk::default(); TILE], [0; PADDED_BYTES]);
         for index in 0..n_chunks {
             let factors = part(factors, index, 2 * S::LANES);
             let (mut quad_rows, mut scale_rows) =
                 ([&[0; CHUNK_LEN]; TILE], [&[0; SCALE_BYTES]; TILE]);
             for lane in 0..rows.len() {
-                let packed = &weight.row(rows.start + lane)[index * chunk_bytes..];
-                let packed = &packed[..packed.len().min(chunk_bytes)];
+                let packed = chunk::<Q>(weight.row(rows.start + lane), index, &mut padded);
                 prefetch(simd, packed, next_tile);
                 Q::unpack(simd, packed, &mut unpacked[lane]);
                 let [first, second] = Q::Family::factors(&unpacked[lane].scales);

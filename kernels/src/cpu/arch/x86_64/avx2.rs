@@ -310,6 +310,13 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn add_scaled(self, sums: &mut [f32; 8], [a, b]: [&[f32; 8]; 2], n: &[i32; 8]) {
+        let n = self.to_f32(self.load_i32(n));
+        let products = self.mul(self.mul(self.load(a), self.load(b)), n);
+        self.store(self.add(self.load(sums), products), sums);
+    }
+
+    #[inline(always)]
     fn prefetch(self, address: *const u8) {
         // SAFETY: the token proves SSE; the instruction takes any address and faults nowhere.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }

@@ -301,7 +301,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         let (w, x): (&[[u8; 64]], &[[i8; 64]]) = (w.as_chunks().0, x.as_chunks().0);
         let mut sums = [self.splat_i32(0); 4];
         for i in 0..4 {
-            let w = self.load_in_halves(&w[i]);
+            let w = self.load_vector(&w[i]);
             let x = self.load_vector(bytemuck::cast_ref(&x[i]));
             sums[i] = with_token!(self, _mm512_dpbusd_epi32(sums[i], w, x));
         }
@@ -379,6 +379,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             };
         }
         with_token!(self, _mm512_reduce_add_epi32(sum))
+    }
+
+    #[inline(always)]
+    fn add_scaled(self, sums: &mut [f32; 8], factors: [&[f32; 8]; 2], n: &[i32; 8]) {
+        self.0.add_scaled(sums, factors, n)
     }
 
     #[inline(always)]

@@ -23,20 +23,11 @@ pub(crate) struct SmallScales {
     pub(crate) mins: [f32; BLOCKS],
 }
 
-/// The blocks of a chunk, with blocks of zeros for those that are missing at a row's end.
+/// The blocks of a chunk.
 #[inline(always)]
-pub(crate) fn eight_blocks<'a, const BYTES: usize>(
-    packed: &'a [u8],
-    padded: &'a mut [[u8; BYTES]; BLOCKS],
-) -> &'a [[u8; BYTES]; BLOCKS] {
+pub(crate) fn eight_blocks<const BYTES: usize>(packed: &[u8]) -> &[[u8; BYTES]; BLOCKS] {
     let blocks: &[[u8; BYTES]] = packed.as_chunks().0;
-    match blocks.try_into() {
-        Ok(blocks) => blocks,
-        Err(_) => {
-            padded[..blocks.len()].copy_from_slice(blocks);
-            padded
-        }
-    }
+    blocks.try_into().expect("a whole chunk")
 }
 
 /// The f16 numbers with which blocks begin: scales, and where there are some minima.
@@ -83,14 +74,14 @@ impl<const WIDE: bool, const MINS: bool> Family for Small<WIDE, MINS> {
         let dots = simd.dots_of_32::<WIDE>(&w.quants, x.quants);
         let x_scales: &[f32; BLOCKS] = x.scales.first_chunk().expect("a scale per block");
         let x_sums: &[i16; BLOCKS] = x.sums.first_chunk().expect("a sum per block");
+        let (mut sums, mut offsets) = ([0; BLOCKS], [0; BLOCKS]);
         for b in 0..BLOCKS {
-            let sum = dots[b] - place.offset * i32::from(x_sums[b]);
-            chains[b] += (w.scales.scales[b] * x_scales[b]) * sum as f32;
+            offsets[b] = i32::from(x_sums[b]);
+            sums[b] = dots[b] - place.offset * offsets[b];
         }
+        simd.add_scaled(chains, [&w.scales.scales, x_scales], &sums);
         if MINS {
-            for b in 0..BLOCKS {
-                chains[b] += (w.scales.mins[b] * x_scales[b]) * f32::from(x_sums[b]);
-            }
+            simd.add_scaled(chains, [&w.scales.mins, x_scales], &offsets);
         }
     }
 
