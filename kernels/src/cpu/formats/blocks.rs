@@ -9,6 +9,8 @@
 //! [`Small`]: blocks of 32 with scales (and minima) in f32; activations get a scale per 32. [`Large`]: blocks of 256 in groups with small integer scales, which stay integers until the block's end;
 //! activations get a scale per 256, and a minimum meets the sum of its group's activations.
 
+use bytemuck::Pod;
+
 use super::{Row, RowMut, RowSize};
 use crate::cpu::simd::{CHUNK_LEN, Simd};
 
@@ -58,17 +60,44 @@ impl<T: Default> Default for Chunk<T> {
     }
 }
 
-/// 256 activations.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct XChunk<'a> {
-    pub(crate) quants: &'a [i8; CHUNK_LEN],
-    /// One per block.
-    pub(crate) scales: &'a [f32],
-    /// Sums of the bytes, one per block or group.
-    pub(crate) sums: &'a [i16],
+/// A prepared row of activations.
+pub(crate) struct XRow<'a, F: Family> {
+    quants: &'a [[i8; CHUNK_LEN]],
+    scales: &'a [F::XScales],
+    sums: &'a [F::XSums],
 }
 
-impl XChunk<'_> {
+impl<'a, F: Family> XRow<'a, F> {
+    /// The first `n_chunks` chunks of a row: where a loop ends there too, no access is checked in it.
+    #[inline(always)]
+    pub(crate) fn new(row: Row<'a>, n_chunks: usize) -> XRow<'a, F> {
+        XRow {
+            quants: &row.bytes.as_chunks().0[..n_chunks],
+            scales: &bytemuck::cast_slice(row.floats)[..n_chunks],
+            sums: &bytemuck::cast_slice(row.sums)[..n_chunks],
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn chunk(&self, index: usize) -> XChunk<'a, F> {
+        XChunk {
+            quants: &self.quants[index],
+            scales: &self.scales[index],
+            sums: &self.sums[index],
+        }
+    }
+}
+
+/// 256 activations.
+pub(crate) struct XChunk<'a, F: Family> {
+    pub(crate) quants: &'a [i8; CHUNK_LEN],
+    /// One per block.
+    pub(crate) scales: &'a F::XScales,
+    /// Sums of the bytes, one per block or group.
+    pub(crate) sums: &'a F::XSums,
+}
+
+impl<F: Family> XChunk<'_, F> {
     /// Four neighbouring bytes.
     #[inline(always)]
     fn quad(&self, q: usize) -> [i8; 4] {
@@ -92,7 +121,7 @@ pub(crate) struct TileChunk<'a> {
 }
 
 /// The arithmetic that tensor types share.
-pub(crate) trait Family: 'static {
+pub(crate) trait Family: Sized + 'static {
     /// What stands beside the bytes of a chunk of a weight row.
     type Scales: Copy + Default;
 
@@ -100,11 +129,15 @@ pub(crate) trait Family: 'static {
     const X_BLOCK: usize;
     const X_SUM: usize;
 
+    /// Scales of 256 activations, and sums of them.
+    type XScales: Pod;
+    type XSums: Pod;
+
     /// Adds one chunk's products to the chains. `index`: number of the chunk in its row.
     fn multiply<S: Simd>(
         simd: S,
         w: &Chunk<Self::Scales>,
-        x: XChunk<'_>,
+        x: XChunk<'_, Self>,
         place: Place,
         chains: &mut [f32; CHAINS],
     );
@@ -119,7 +152,7 @@ pub(crate) trait Family: 'static {
     fn multiply_tile<S: Simd, const X: usize>(
         simd: S,
         tile: TileChunk<'_>,
-        x: &[XChunk<'_>; X],
+        x: &[XChunk<'_, Self>; X],
         place: Place,
         chains: &mut [[S::F32; X]; CHAINS],
     );
@@ -156,17 +189,6 @@ pub(crate) fn prepare<F: Family>(x: &[f32], row: RowMut<'_>) {
     }
     for (bytes, sum) in row.bytes.chunks_exact(F::X_SUM).zip(&mut *row.sums) {
         *sum = bytes.iter().map(|&byte| i16::from(byte)).sum();
-    }
-}
-
-/// The 256 activations of a prepared row from number `256 · index` on.
-#[inline(always)]
-pub(crate) fn x_chunk<'a, F: Family>(row: &Row<'a>, index: usize) -> XChunk<'a> {
-    let (n_scales, n_sums) = (CHUNK_LEN / F::X_BLOCK, CHUNK_LEN / F::X_SUM);
-    XChunk {
-        quants: &row.bytes.as_chunks().0[index],
-        scales: &row.floats[index * n_scales..][..n_scales],
-        sums: &row.sums[index * n_sums..][..n_sums],
     }
 }
 

@@ -10,8 +10,8 @@ use super::{Prepared, Product, STRIP, TILE, X_BLOCK, prefetch};
 use crate::buffer::Buffer;
 use crate::cpu::Cpu;
 use crate::cpu::formats::blocks::{
-    CHAINS, Chunk, Family, Place, SCALE_BYTES, TileChunk, XChunk, activation_size, prepare, total,
-    total_lanes, x_chunk,
+    CHAINS, Chunk, Family, Place, SCALE_BYTES, TileChunk, XChunk, XRow, activation_size, prepare,
+    total, total_lanes,
 };
 use crate::cpu::formats::{Form, Quantised};
 use crate::cpu::rows::{Row, RowMut, Rows};
@@ -138,6 +138,7 @@ impl<Q: Quantised> Direct<'_, '_, Q> {
     ) {
         let weight = &self.product.weight;
         let n_chunks = weight.row_len.div_ceil(CHUNK_LEN);
+        let x: [XRow<Q::Family>; X] = std::array::from_fn(|r| XRow::new(x[r], n_chunks));
         let (mut unpacked, mut padded) = (Chunk::default(), [0; PADDED_BYTES]);
         for (w, row) in self.strip.clone().enumerate() {
             let mut chains = [[0.0; CHAINS]; X];
@@ -148,8 +149,7 @@ impl<Q: Quantised> Direct<'_, '_, Q> {
                 Q::unpack(simd, packed, &mut unpacked);
                 let place = place::<Q>(index);
                 for r in 0..X {
-                    let x = x_chunk::<Q::Family>(&x[r], index);
-                    Q::Family::multiply(simd, &unpacked, x, place, &mut chains[r]);
+                    Q::Family::multiply(simd, &unpacked, x[r].chunk(index), place, &mut chains[r]);
                 }
             }
             for (results, chains) in results.iter_mut().zip(&chains) {
@@ -291,10 +291,11 @@ impl Group<'_> {
         simd: S,
         results: &mut [[f32; TILE]],
     ) -> usize {
-        let rows: [Row; X] = std::array::from_fn(|r| self.x.row(self.row + r));
+        let rows: [XRow<Q::Family>; X] =
+            std::array::from_fn(|r| XRow::new(self.x.row(self.row + r), self.n_chunks));
         let mut chains = [[simd.splat(0.0); X]; CHAINS];
         for index in 0..self.n_chunks {
-            let x: [XChunk; X] = std::array::from_fn(|r| x_chunk::<Q::Family>(&rows[r], index));
+            let x: [XChunk<Q::Family>; X] = std::array::from_fn(|r| rows[r].chunk(index));
             let tile = self.tile.chunk::<S>(index);
             Q::Family::multiply_tile(simd, tile, &x, place::<Q>(index), &mut chains);
         }

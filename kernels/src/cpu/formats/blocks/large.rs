@@ -39,22 +39,24 @@ impl<const WIDE: bool, const MINS: bool, const GROUP: usize> Family for Large<WI
     const X_BLOCK: usize = CHUNK_LEN;
     const X_SUM: usize = GROUP_LEN;
 
+    type XScales = f32;
+    type XSums = [i16; GROUPS];
+
     #[inline(always)]
     fn multiply<S: Simd>(
         simd: S,
         w: &Chunk<LargeScales>,
-        x: XChunk<'_>,
+        x: XChunk<'_, Self>,
         place: Place,
         chains: &mut [f32; CHAINS],
     ) {
         let sum = simd.scaled_dots_of_16::<WIDE>(&w.quants, x.quants, &w.scales.groups.scales);
-        let x_sums: &[i16; GROUPS] = x.sums.first_chunk().expect("a sum per group");
         let mut mins = 0;
         for g in 0..GROUPS {
-            mins += i32::from(w.scales.groups.mins[g]) * i32::from(x_sums[g]);
+            mins += i32::from(w.scales.groups.mins[g]) * i32::from(x.sums[g]);
         }
         let chain = &mut chains[place.index % CHAINS];
-        let x_scale = x.scales[0];
+        let x_scale = *x.scales;
         if MINS {
             *chain += (w.scales.scale * x_scale) * sum as f32;
             *chain -= (w.scales.min * x_scale) * mins as f32;
@@ -77,7 +79,7 @@ impl<const WIDE: bool, const MINS: bool, const GROUP: usize> Family for Large<WI
     fn multiply_tile<S: Simd, const X: usize>(
         simd: S,
         tile: TileChunk<'_>,
-        x: &[XChunk<'_>; X],
+        x: &[XChunk<'_, Self>; X],
         place: Place,
         chains: &mut [[S::F32; X]; CHAINS],
     ) {
@@ -115,7 +117,7 @@ impl<const WIDE: bool, const MINS: bool, const GROUP: usize> Family for Large<WI
         let scale = simd.load(&factors[0]);
         let chains = &mut chains[place.index % CHAINS];
         for r in 0..X {
-            let x_scale = simd.splat(x[r].scales[0]);
+            let x_scale = simd.splat(*x[r].scales);
             let scale = simd.mul(scale, x_scale);
             if MINS {
                 chains[r] = simd.add(chains[r], simd.mul(scale, simd.to_f32(sums[r])));

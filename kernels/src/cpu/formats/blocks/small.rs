@@ -63,25 +63,26 @@ impl<const WIDE: bool, const MINS: bool> Family for Small<WIDE, MINS> {
     const X_BLOCK: usize = BLOCK_LEN;
     const X_SUM: usize = BLOCK_LEN;
 
+    type XScales = [f32; BLOCKS];
+    type XSums = [i16; BLOCKS];
+
     #[inline(always)]
     fn multiply<S: Simd>(
         simd: S,
         w: &Chunk<SmallScales>,
-        x: XChunk<'_>,
+        x: XChunk<'_, Self>,
         place: Place,
         chains: &mut [f32; CHAINS],
     ) {
         let dots = simd.dots_of_32::<WIDE>(&w.quants, x.quants);
-        let x_scales: &[f32; BLOCKS] = x.scales.first_chunk().expect("a scale per block");
-        let x_sums: &[i16; BLOCKS] = x.sums.first_chunk().expect("a sum per block");
         let (mut sums, mut offsets) = ([0; BLOCKS], [0; BLOCKS]);
         for b in 0..BLOCKS {
-            offsets[b] = i32::from(x_sums[b]);
+            offsets[b] = i32::from(x.sums[b]);
             sums[b] = dots[b] - place.offset * offsets[b];
         }
-        simd.add_scaled(chains, [&w.scales.scales, x_scales], &sums);
+        simd.add_scaled(chains, [&w.scales.scales, x.scales], &sums);
         if MINS {
-            simd.add_scaled(chains, [&w.scales.mins, x_scales], &offsets);
+            simd.add_scaled(chains, [&w.scales.mins, x.scales], &offsets);
         }
     }
 
@@ -99,7 +100,7 @@ impl<const WIDE: bool, const MINS: bool> Family for Small<WIDE, MINS> {
     fn multiply_tile<S: Simd, const X: usize>(
         simd: S,
         tile: TileChunk<'_>,
-        x: &[XChunk<'_>; X],
+        x: &[XChunk<'_, Self>; X],
         place: Place,
         chains: &mut [[S::F32; X]; CHAINS],
     ) {
