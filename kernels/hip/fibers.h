@@ -89,4 +89,5 @@ DEVICE T load_once(const T* from) {
     return *from;
 }
 DEVICE void copy_aside(void* to, const void* from) { *static_cast<u32x4*>(to) = *static_cast<const u32x4*>(from); }
+DEVICE void copy_aside_if(bool wanted, void* to, const void* from) { *static_cast<u32x4*>(to) = wanted ? *static_cast<const u32x4*>(from) : u32x4{0, 0, 0, 0}; }
 DEVICE void wait_for_copies() {}

@@ -3,6 +3,8 @@
 // A lane unpacks whole chunks of weights to f16 in its registers, and multiplies them from there: weights never pass through block memory, and each is unpacked once for all rows of a block. For that
 // a chunk's 32 numbers belong to one group of lanes, which is as good an order of k as any other. The rows lie in block memory, a step at a time.
 //
+// The steps of each type of weights are a loop of their own: what is staged of a chunk takes no more registers than its type needs.
+//
 // Sums are f32. Those of each SPLIT_CHUNKS chunks are whole by themselves, and added up from the first to the last: by one block where there are blocks enough, else by the block that comes last of
 // one for each. So the order depends on n_in alone, and a result is the same bits for any number of rows, of outputs and of blocks.
 #include "matrix_core.h"
@@ -14,7 +16,7 @@ struct MatFew {
     Product products[3];
     u64 x;         // [rows, n_in] f16
     u64 scales;    // [rows] f32
-    u64 partial;   // where blocks have one split each: [blocks, splits, 64 * N] f32
+    u64 partial;   // where blocks have one split each: [blocks, splits, outputs of a block * N] f32
     u64 counters;  // there: [blocks] u32, zero before and after
     u32 n_products;
     u32 n_in;
@@ -23,9 +25,14 @@ struct MatFew {
 };
 
 constexpr u32 FEW_THREADS = 128;
-constexpr u32 FEW_OUTPUTS = 64;
 constexpr u32 FEW_WAVES = FEW_THREADS / WAVE;
-constexpr u32 FEW_TILES_M = FEW_OUTPUTS / 16 / FEW_WAVES;
+// Outputs of a block for so many rows. With twice the outputs the rows are read half as often, and there is more to multiply while the next weights are awaited; AMD has neither the registers nor the
+// block memory for that.
+#if ON_AMD
+constexpr u32 few_outputs(u32) { return 64; }
+#else
+constexpr u32 few_outputs(u32 rows) { return rows > 16 ? 128 : 64; }
+#endif
 // Chunks of a step and of a split. Where each lane holds all of k, a step is shorter, for want of registers.
 constexpr u32 FEW_STEP = HELD_GROUPS == 1 ? 2 : 4;
 constexpr u32 SPLIT_CHUNKS = 32;
@@ -35,21 +42,38 @@ constexpr u32 FEW_PIECES = FEW_STEP * CHUNK / 8;
 // Where piece `piece` of row `row` lies in block memory: neighbours among the lanes that read at once find different banks.
 DEVICE u32 few_place(u32 row, u32 piece) { return row * FEW_PIECES + (piece ^ ((piece >> 3 & 1) << 1 | (row & 1))); }
 
+// A thread's sums of the splits that are over: in registers on AMD, which has them, and in block memory elsewhere.
+template <u32 COUNT>
+struct FewTotals {
+#if ON_AMD
+    float numbers[COUNT];
+    DEVICE_MEMBER explicit FewTotals(float*) {}
+    DEVICE_MEMBER float& operator[](u32 i) { return numbers[i]; }
+#else
+    float* first;
+    DEVICE_MEMBER explicit FewTotals(float* memory) : first(memory + thread_index()) {}
+    DEVICE_MEMBER float& operator[](u32 i) { return first[i * FEW_THREADS]; }
+#endif
+};
+
 template <u32 N>
 struct FewProduct {
-    static constexpr u32 TILES_N = N / 16;
+    static constexpr u32 OUTPUTS = few_outputs(N);
+    static constexpr u32 TILES_M = OUTPUTS / 16 / FEW_WAVES, TILES_N = N / 16;
     static constexpr u32 SUBSTEPS = FEW_STEP / HELD_GROUPS;
-    static constexpr u32 LANE_CHUNKS = FEW_TILES_M * HELD_ROWS * SUBSTEPS;
+    static constexpr u32 LANE_CHUNKS = TILES_M * HELD_ROWS * SUBSTEPS;
     // Pieces of a lane's chunk that one instruction takes, and instructions that a piece serves.
     static constexpr u32 OP_PIECES = HELD_WORDS > 4 ? HELD_WORDS / 4 : 1;
     static constexpr u32 PIECE_OPS = HELD_WORDS < 4 ? 4 / HELD_WORDS : 1;
 
-    Accumulator acc[FEW_TILES_M][TILES_N];
+    Accumulator acc[TILES_M][TILES_N];
     Staged staged[LANE_CHUNKS];
     u32x4 weights[LANE_CHUNKS][4];
+    // What makes sums of unpacked weights those of weights.
+    float factor;
 
     // Output, counted from the block's first, and chunk, counted from the step's first, of a lane's chunk.
-    DEVICE_MEMBER static u32 output_of(u32 i) { return (wave_index() * FEW_TILES_M + i / (HELD_ROWS * SUBSTEPS)) * 16 + held_row(i % HELD_ROWS); }
+    DEVICE_MEMBER static u32 output_of(u32 i) { return (wave_index() * TILES_M + i / (HELD_ROWS * SUBSTEPS)) * 16 + held_row(i % HELD_ROWS); }
     DEVICE_MEMBER static u32 chunk_of_lane(u32 i) { return i / HELD_ROWS % SUBSTEPS * HELD_GROUPS + held_group(); }
 
     // Begins to read the weights of the step at chunk `c`. Beyond the last output and the last chunk the last is read.
@@ -72,18 +96,16 @@ struct FewProduct {
             for (u32 k = 0; k < 4; ++k) weights[i][k] = u32x4{0, 0, 0, 0};
         }
     }
-    // Begins to copy the rows' numbers of the step at chunk `c`; zeros beyond the end. A row beyond the last is the last.
+    // Begins to copy the rows' numbers of the step at chunk `c`; zeros beyond the last row and beyond the end.
     DEVICE_MEMBER static void copy_step(u32x4* to, const MatFew& args, u32 first_row, u32 c) {
+        constexpr u32 STRIDE = FEW_THREADS / FEW_PIECES;
+        const u32 first = thread_index() / FEW_PIECES, piece = thread_index() % FEW_PIECES, k = c * CHUNK + piece * 8;
+        const f16* from = at<f16>(args.x) + static_cast<u64>(first_row + first) * args.n_in + k;
+        const u32 rows = k < args.n_in ? args.rows - first_row : 0;
 #pragma unroll
-        for (u32 i = 0; i < N * FEW_PIECES / FEW_THREADS; ++i) {
-            const u32 task = thread_index() + i * FEW_THREADS, row = task / FEW_PIECES, piece = task % FEW_PIECES;
-            const u32 k = c * CHUNK + piece * 8;
-            u32x4* place = to + few_place(row, piece);
-            if (k < args.n_in) {
-                copy_aside(place, at<f16>(args.x) + static_cast<u64>(smaller(first_row + row, args.rows - 1)) * args.n_in + k);
-            } else {
-                *place = u32x4{0, 0, 0, 0};
-            }
+        for (u32 i = 0; i < N / STRIDE; ++i) {
+            const u32 row = first + i * STRIDE;
+            copy_aside_if(row < rows, to + few_place(row, piece), from + static_cast<u64>(i * STRIDE) * args.n_in);
         }
     }
     DEVICE_MEMBER void multiply_step(const u32x4* x) {
@@ -105,7 +127,7 @@ struct FewProduct {
 #pragma unroll
                         for (u32 j = 0; j < HELD_ROWS; ++j) hold_pieces(b, j, rows[j], op);
 #pragma unroll
-                        for (u32 m = 0; m < FEW_TILES_M; ++m) {
+                        for (u32 m = 0; m < TILES_M; ++m) {
                             Held a;
 #pragma unroll
                             for (u32 j = 0; j < HELD_ROWS; ++j) {
@@ -127,60 +149,57 @@ struct FewProduct {
         hold(held, j, words);
     }
 
-    // Sums of splits `split` .. `last`, added up. `memory`: two steps of rows.
+    // Sums of splits `split` .. `last`, added up, of weights of type T. `memory`: two steps of rows, then totals.
+    template <u32 T>
     DEVICE_MEMBER void sum(const MatFew& args, const Product& product, u32 first_out, u32 first_row, u32 split, u32 last, u32x4* memory) {
         const u32 n_chunks = args.n_in / CHUNK;
         const u32 end = smaller(n_chunks, last * SPLIT_CHUNKS);
-        Accumulator total[FEW_TILES_M][TILES_N];
-        each([&](u32 m, u32 n) INLINE { clear(acc[m][n]), clear(total[m][n]); });
+        FewTotals<TILES_M * TILES_N * ACCUMULATED> totals(reinterpret_cast<float*>(memory + 2 * N * FEW_PIECES));
+        each_number([&](float& number, u32 index) INLINE { number = 0.0f, totals[index] = 0.0f; });
         u32 now = 0, next = split * SPLIT_CHUNKS;
-#define STAGE(T) stage_step<T>(product, n_chunks, next, first_out)
-#define UNPACK(T) unpack_step<T>(n_chunks, c)
         copy_step(memory, args, first_row, next);
-        FOR_MATRIX_TYPE(product.type, STAGE)
+        stage_step<T>(product, n_chunks, next, first_out);
         for (u32 c = next; c < end; c = next) {
             next = c + FEW_STEP;
-            FOR_MATRIX_TYPE(product.type, UNPACK)
+            unpack_step<T>(n_chunks, c);
             wait_for_copies();
             barrier();
             // All threads have multiplied the step before: its memory is free.
             if (next < end) {
                 copy_step(memory + (1 - now) * N * FEW_PIECES, args, first_row, next);
-                FOR_MATRIX_TYPE(product.type, STAGE)
+                stage_step<T>(product, n_chunks, next, first_out);
             }
             multiply_step(memory + now * N * FEW_PIECES);
             now = 1 - now;
-            if (next % SPLIT_CHUNKS == 0 || next >= end)
-                each([&](u32 m, u32 n) INLINE {
-#pragma unroll
-                    for (u32 i = 0; i < ACCUMULATED; ++i) total[m][n].number[i] += acc[m][n].number[i];
-                    clear(acc[m][n]);
-                });
+            if (next % SPLIT_CHUNKS == 0 || next >= end) each_number([&](float& number, u32 index) INLINE { totals[index] += number, number = 0.0f; });
         }
-        each([&](u32 m, u32 n) INLINE { acc[m][n] = total[m][n]; });
-#undef STAGE
-#undef UNPACK
+        each_number([&](float& number, u32 index) INLINE { number = totals[index]; });
+        factor = T == F16 ? 1.0f : 1.0f / WEIGHT_FACTOR;
     }
 
     template <typename Action>
     DEVICE_MEMBER static void each(Action action) {
 #pragma unroll
-        for (u32 m = 0; m < FEW_TILES_M; ++m)
+        for (u32 m = 0; m < TILES_M; ++m)
 #pragma unroll
             for (u32 n = 0; n < TILES_N; ++n) action(m, n);
+    }
+    // The thread's accumulated numbers, counted.
+    template <typename Action>
+    DEVICE_MEMBER void each_number(Action action) {
+        each([&](u32 m, u32 n) INLINE {
+#pragma unroll
+            for (u32 i = 0; i < ACCUMULATED; ++i) action(acc[m][n].number[i], (m * TILES_N + n) * ACCUMULATED + i);
+        });
     }
 
     // Puts a block's sums down for the last block of the same outputs, which gets the sums of all. Answers whether this is the last.
     DEVICE_MEMBER bool add_splits(const MatFew& args, u32 splits) {
-        constexpr u32 NUMBERS = FEW_OUTPUTS * N;
+        constexpr u32 NUMBERS = OUTPUTS * N;
         SHARED(is_last, u32);
         const u32 block = block_y() * args.blocks + block_x();
         float* partial = at_mut<float>(args.partial) + static_cast<u64>(block) * splits * NUMBERS + thread_index();
-        const auto place = [&](u32 m, u32 n, u32 i) INLINE { return ((m * TILES_N + n) * ACCUMULATED + i) * FEW_THREADS; };
-        each([&](u32 m, u32 n) INLINE {
-#pragma unroll
-            for (u32 i = 0; i < ACCUMULATED; ++i) partial[block_z() * NUMBERS + place(m, n, i)] = acc[m][n].number[i];
-        });
+        each_number([&](float& number, u32 index) INLINE { partial[block_z() * NUMBERS + index * FEW_THREADS] = number; });
         device_fence();
         barrier();
         u32* counter = at_mut<u32>(args.counters) + block;
@@ -191,21 +210,16 @@ struct FewProduct {
         barrier();
         if (!is_last) return false;
         device_fence();
-        each([&](u32 m, u32 n) INLINE { clear(acc[m][n]); });
-        for (u32 s = 0; s < splits; ++s)
-            each([&](u32 m, u32 n) INLINE {
-#pragma unroll
-                for (u32 i = 0; i < ACCUMULATED; ++i) acc[m][n].number[i] += partial[s * NUMBERS + place(m, n, i)];
-            });
+        each_number([&](float& number, u32) INLINE { number = 0.0f; });
+        for (u32 s = 0; s < splits; ++s) each_number([&](float& number, u32 index) INLINE { number += partial[s * NUMBERS + index * FEW_THREADS]; });
         return true;
     }
 
     DEVICE_MEMBER void write(const MatFew& args, const Product& product, u32 first_out, u32 first_row) {
-        const float factor = product.type == F16 ? 1.0f : 1.0f / WEIGHT_FACTOR;
         each([&](u32 m, u32 n) INLINE {
 #pragma unroll
             for (u32 i = 0; i < ACCUMULATED; ++i) {
-                const u32 o = first_out + (wave_index() * FEW_TILES_M + m) * 16 + row_of(i), r = first_row + n * 16 + column_of(i);
+                const u32 o = first_out + (wave_index() * TILES_M + m) * 16 + row_of(i), r = first_row + n * 16 + column_of(i);
                 if (o >= product.n_out || r >= args.rows) continue;
                 const u64 index = static_cast<u64>(r) * product.n_out + o;
                 float sum = acc[m][n].number[i] * (at<float>(args.scales)[r] * factor);
@@ -221,11 +235,13 @@ template <u32 N>
 DEVICE void matfew(const MatFew& args, u32x4* memory) {
     const bool splits_apart = args.partial != 0;
     const Product product = product_of_block(args.products, args.n_products);
-    const u32 first_out = (block_x() - product.first_block) * FEW_OUTPUTS, first_row = block_y() * N;
+    const u32 first_out = (block_x() - product.first_block) * FewProduct<N>::OUTPUTS, first_row = block_y() * N;
     const u32 splits = (args.n_in / CHUNK + SPLIT_CHUNKS - 1) / SPLIT_CHUNKS;
     const u32 first = splits_apart ? block_z() : 0, last = splits_apart ? first + 1 : splits;
     FewProduct<N> few;
-    few.sum(args, product, first_out, first_row, first, last, memory);
+#define SUM(T) few.template sum<T>(args, product, first_out, first_row, first, last, memory)
+    FOR_MATRIX_TYPE(product.type, SUM)
+#undef SUM
     if (splits_apart && !few.add_splits(args, splits)) return;
     few.write(args, product, first_out, first_row);
 }
@@ -237,5 +253,5 @@ DEVICE void matfew(const MatFew& args, u32x4* memory) {
     }
 
 MATFEW(16, 4)
-MATFEW(32, 3)
+MATFEW(32, 2)
 MATFEW(64, 2)

@@ -1,7 +1,8 @@
 // Products of weights with many rows of activations, on matrix cores: prefill, and decode of many streams.
 //
-// A block makes a tile of BM rows by BN outputs. Step by step along k, it unpacks its weights to f16 and lays them and its rows into block memory, where the waves multiply them; the next step's
-// bytes are on their way meanwhile. Sums are f32, in the order of k.
+// A block makes a tile of BM rows by BN outputs. Step by step along k, it unpacks its weights to f16 and lays them and its rows into block memory, where the waves multiply them; the next step is
+// laid there meanwhile, and the bytes of the one after it are on their way. The steps of each type of weights are a loop of their own, in which unpacking and multiplying mingle. Sums are f32, in the
+// order of k.
 #include "forms.h"
 #include "matrix_core.h"
 #include "unpack.h"
@@ -56,18 +57,22 @@ struct TileProduct {
     static constexpr u32 TILES_M = BM / WAVES_M / 16, TILES_N = BN / WAVES_N / 16;
     static constexpr u32 ROW_PIECES = BK / 8;  // of 16 bytes
 
+    // A thread copies a piece of so many rows in a step, which lie so many rows apart.
+    static constexpr u32 COPIES = BM * ROW_PIECES / THREADS, COPY_STRIDE = THREADS / ROW_PIECES;
+
     Accumulator acc[TILES_M][TILES_N];
     Staged staged[PER_THREAD];
+    u32 copied[COPIES];
 
     // Begins to read the weights of the step at chunk `c`.
     template <u32 T>
-    DEVICE_MEMBER void stage_weights(const u8* weights, u32 n_out, u32 n_chunks, u32 c, u32 end, u32 first_out) {
+    DEVICE_MEMBER void stage_weights(const u8* weights, u32 n_out, u32 c, u32 end, u32 first_out) {
 #pragma unroll
         for (u32 i = 0; i < PER_THREAD; ++i) {
             const u32 task = thread_index() + i * THREADS;
             const u32 o = smaller(first_out + task / STEP_CHUNKS, n_out - 1);
             const u32 chunk = smaller(c + task % STEP_CHUNKS, end - 1);
-            if (TASKS % THREADS == 0 || task < TASKS) stage<T>(staged[i], weights, n_out * n_chunks, o * n_chunks + chunk);
+            if (TASKS % THREADS == 0 || task < TASKS) stage<T>(staged[i], weights, n_out * end, o * end + chunk);
         }
     }
     // Lays the staged weights into block memory; zeros beyond the end of k. Rows begin with whole blocks, so a chunk's place in its row says as much as its place in the matrix.
@@ -90,17 +95,10 @@ struct TileProduct {
         }
     }
     // Begins to copy the rows' numbers of the step at chunk `c`; zeros beyond the end of k.
-    DEVICE_MEMBER void copy_rows(f16* a, const f16* x, const TileRows& rows, u32 n_in, u32 c, u32 end) {
+    DEVICE_MEMBER void copy_rows(f16* a, const f16* x, u32 n_in, u32 c) {
+        const u32 row = thread_index() / ROW_PIECES, place = thread_index() % ROW_PIECES * 8, k = c * CHUNK + place;
 #pragma unroll
-        for (u32 piece = thread_index(); piece < BM * ROW_PIECES; piece += THREADS) {
-            const u32 m = piece / ROW_PIECES, k = piece % ROW_PIECES * 8;
-            f16* to = a + m * STRIDE + k;
-            if (c + k / CHUNK < end) {
-                copy_aside(to, x + static_cast<u64>(rows.x_row(m)) * n_in + c * CHUNK + k);
-            } else {
-                *reinterpret_cast<u32x4*>(to) = u32x4{0, 0, 0, 0};
-            }
-        }
+        for (u32 i = 0; i < COPIES; ++i) copy_aside_if(k < n_in, a + (row + i * COPY_STRIDE) * STRIDE + place, x + static_cast<u64>(copied[i]) * n_in + k);
     }
     DEVICE_MEMBER void multiply_step(const f16* a, const f16* b) {
         const u32 row = wave_index() / WAVES_N * (BM / WAVES_M), column = wave_index() % WAVES_N * (BN / WAVES_N);
@@ -118,36 +116,36 @@ struct TileProduct {
         }
     }
 
-    // Sums over all of k. `memory`: two steps of rows, then two of weights.
+    // Sums over all of k, of weights of type T. `memory`: two steps of rows, then two of weights.
+    template <u32 T>
     DEVICE_MEMBER void sum(const MatMul& args, const u8* weights, const TileRows& rows, u32 first_out, f16* memory) {
         const f16* x = at<f16>(args.x);
-        const u32 n_chunks = args.n_in / CHUNK, end = n_chunks;
+        const u32 end = args.n_in / CHUNK;
         const auto a = [&](u32 step) INLINE { return memory + step * BM * STRIDE; };
         const auto b = [&](u32 step) INLINE { return memory + 2 * BM * STRIDE + step * BN * STRIDE; };
 #pragma unroll
         for (u32 m = 0; m < TILES_M; ++m)
 #pragma unroll
             for (u32 n = 0; n < TILES_N; ++n) clear(acc[m][n]);
-        copy_rows(a(0), x, rows, args.n_in, 0, end);
-#define STAGE(T) stage_weights<T>(weights, args.n_out, n_chunks, next, end, first_out)
-#define UNPACK(T) unpack_weights<T>(b(now), c, end)
-        u32 now = 0, next = 0;
-        FOR_MATRIX_TYPE(args.type, STAGE)
-        for (u32 c = 0; c < end; c = next) {
-            next = c + STEP_CHUNKS;
-            FOR_MATRIX_TYPE(args.type, UNPACK)
+#pragma unroll
+        for (u32 i = 0; i < COPIES; ++i) copied[i] = rows.x_row(thread_index() / ROW_PIECES + i * COPY_STRIDE);
+        // Lays a step out, whose weights were staged before, and stages those of the step after it.
+        const auto lay_out = [&](u32 step, u32 c) INLINE {
+            copy_rows(a(step), x, args.n_in, c);
+            unpack_weights<T>(b(step), c, end);
+            if (c + STEP_CHUNKS < end) stage_weights<T>(weights, args.n_out, c + STEP_CHUNKS, end, first_out);
+        };
+        stage_weights<T>(weights, args.n_out, 0, end, first_out);
+        lay_out(0, 0);
+        u32 now = 0;
+        for (u32 c = 0; c < end; c += STEP_CHUNKS) {
             wait_for_copies();
             barrier();
             // All threads have multiplied the step before: its memory is free.
-            if (next < end) {
-                copy_rows(a(1 - now), x, rows, args.n_in, next, end);
-                FOR_MATRIX_TYPE(args.type, STAGE)
-            }
+            if (c + STEP_CHUNKS < end) lay_out(1 - now, c + STEP_CHUNKS);
             multiply_step(a(now), b(now));
             now = 1 - now;
         }
-#undef STAGE
-#undef UNPACK
     }
 
     DEVICE_MEMBER void write(const MatMul& args, const TileRows& rows, u32 count, u32 first_out, const float* bias) {
@@ -191,7 +189,9 @@ DEVICE void matmul(const MatMul& args, f16* memory) {
         if (args.bias != 0) bias = at<float>(at<u64>(args.bias)[expert]);
     }
     TileProduct<BM, BN, BK, THREADS, WAVES_M> product;
-    product.sum(args, weights, rows, first_out, memory);
+#define SUM(T) product.template sum<T>(args, weights, rows, first_out, memory)
+    FOR_MATRIX_TYPE(args.type, SUM)
+#undef SUM
     product.write(args, rows, smaller(rows.count, BM), first_out, bias);
 }
 

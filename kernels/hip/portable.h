@@ -150,6 +150,10 @@ DEVICE u32 shared_address(const void* pointer) {
 DEVICE void copy_aside(void* to, const void* from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
 }
+// The same where it is `wanted`, and zeros where it is not: then `from` is not read.
+DEVICE void copy_aside_if(bool wanted, void* to, const void* from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(wanted ? 16 : 0) : "memory");
+}
 // Waits until all copies of this thread are done; a barrier shows them to others.
 DEVICE void wait_for_copies() { asm volatile("cp.async.commit_group;\ncp.async.wait_group 0;" ::: "memory"); }
 
@@ -196,6 +200,7 @@ DEVICE u32 count_up(u32* counter) { return __atomic_fetch_add(counter, 1u, __ATO
 
 #if ON_AMD
 DEVICE void copy_aside(void* to, const void* from) { *static_cast<u32x4*>(to) = *static_cast<const u32x4*>(from); }
+DEVICE void copy_aside_if(bool wanted, void* to, const void* from) { *static_cast<u32x4*>(to) = wanted ? *static_cast<const u32x4*>(from) : u32x4{0, 0, 0, 0}; }
 DEVICE void wait_for_copies() {}
 #endif
 

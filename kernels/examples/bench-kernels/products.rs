@@ -76,7 +76,7 @@ impl Bench {
     /// Microseconds of a product of some rows on matrix cores.
     fn few(&self, matrices: &Matrices, x: &Input, rows: usize, out: &View) -> Outcome<f64> {
         let product = |i: usize| plain(matrices.weights(i), out);
-        let scratch = match scratch_bytes(&[product(0)], rows) {
+        let scratch = match scratch_bytes(&self.kernels, &[product(0)], rows) {
             Some([partial, counters]) => {
                 let counters = self.upload(&vec![0; counters])?;
                 Some((self.memory(partial)?, counters))

@@ -12,7 +12,7 @@ use super::support::{downloaded, kernels, memory, stream, uploaded};
 /// Multiplies with or without memory for partial sums.
 fn multiply(products: &[Product], x: &Input, rows: usize, apart: bool) {
     let stream = stream();
-    let bytes = scratch_bytes(products, rows).filter(|_| apart);
+    let bytes = scratch_bytes(&kernels(), products, rows).filter(|_| apart);
     let scratch =
         bytes.map(|[partial, counters]| (memory(partial), uploaded(&vec![0u8; counters])));
     let views = scratch
@@ -38,6 +38,7 @@ fn some_rows_meet_weights_on_matrix_cores() {
         [3, 130, 2304],
         [16, 65, 544],
         [17, 66, 1056],
+        [34, 131, 1120],
         [65, 3, 96],
     ];
     check_on_matrix_cores(&shapes, |_, product, x, rows| {

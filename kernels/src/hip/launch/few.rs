@@ -10,13 +10,12 @@ use super::operands::{Half, Operands, grid, narrow, require};
 use crate::hip::{HipError, Stream, View};
 
 const THREADS: u32 = 128;
-const BLOCK_OUTPUTS: usize = 64;
 /// Numbers along k that are summed by themselves.
 const SPLIT_LEN: usize = 1024;
 /// Numbers along k of a step, and bytes of one.
 const STEP_LEN: usize = 128;
-/// Blocks that keep a large GPU busy: fewer than these share their work, split by split.
-const BLOCKS_WANTED: usize = 400;
+/// Outputs, counted once for each group of rows, that keep a large GPU busy: with fewer, blocks share their work split by split.
+const OUTPUTS_WANTED: usize = 25_600;
 const ROWS_MAX: usize = 64;
 
 /// `MatFew` of `matfew.hip`.
@@ -34,37 +33,76 @@ struct MatFewArgs {
     blocks: u32,
 }
 
-/// Rows of a block.
-fn block_rows(rows: usize) -> usize {
-    match rows {
-        ..=16 => 16,
-        17..=32 => 32,
-        _ => ROWS_MAX,
+/// What a block works on.
+#[derive(Debug, Clone, Copy)]
+struct Tile {
+    rows: usize,
+    outputs: usize,
+    /// The kernel keeps the sums of splits that are over in block memory.
+    keeps_totals: bool,
+}
+
+impl Tile {
+    fn new(kernels: &Kernels, rows: usize) -> Tile {
+        let on_amd = kernels.gpu().architecture().starts_with("gfx");
+        let rows = match rows {
+            ..=16 => 16,
+            17..=32 => 32,
+            _ => ROWS_MAX,
+        };
+        Tile {
+            rows,
+            outputs: if rows > 16 && !on_amd { 128 } else { 64 },
+            keeps_totals: !on_amd,
+        }
+    }
+
+    /// Bytes of the sums of a block, or of a split of it.
+    fn sums_bytes(&self) -> usize {
+        self.rows * self.outputs * size_of::<f32>()
+    }
+
+    /// Two steps of rows in f16, and the totals.
+    fn shared_bytes(&self) -> usize {
+        let totals = if self.keeps_totals {
+            self.sums_bytes()
+        } else {
+            0
+        };
+        2 * self.rows * STEP_LEN * 2 + totals
     }
 }
 
 /// Blocks of all products, groups of rows, and splits.
-fn blocks_of<'a>(products: impl Iterator<Item = Weights<'a>>, rows: usize) -> [usize; 3] {
+fn blocks_of<'a>(
+    products: impl Iterator<Item = Weights<'a>>,
+    rows: usize,
+    tile: Tile,
+) -> [usize; 3] {
     let (mut blocks, mut splits) = (0, 0);
     for weights in products {
-        blocks += weights.n_out.div_ceil(BLOCK_OUTPUTS);
+        blocks += weights.n_out.div_ceil(tile.outputs);
         splits = weights.n_in.div_ceil(SPLIT_LEN);
     }
-    [blocks, rows.div_ceil(block_rows(rows)), splits]
+    [blocks, rows.div_ceil(tile.rows), splits]
 }
 
-fn scratch_bytes_of([blocks, groups, splits]: [usize; 3], rows: usize) -> [usize; 2] {
-    let sums = BLOCK_OUTPUTS * block_rows(rows) * size_of::<f32>();
-    [blocks * groups * splits * sums, blocks * groups * 4]
+fn scratch_bytes_of([blocks, groups, splits]: [usize; 3], tile: Tile) -> [usize; 2] {
+    [
+        blocks * groups * splits * tile.sums_bytes(),
+        blocks * groups * 4,
+    ]
 }
 
 /// Bytes that [`matfew`] wants for partial sums and for counters; `None` where it is better off without.
 #[must_use]
-pub fn scratch_bytes(products: &[Product], rows: usize) -> Option<[usize; 2]> {
+pub fn scratch_bytes(kernels: &Kernels, products: &[Product], rows: usize) -> Option<[usize; 2]> {
+    let tile = Tile::new(kernels, rows);
     let weights = products.iter().map(|product| product.weights);
-    let blocks = blocks_of(weights, rows);
-    let [outputs, groups, splits] = blocks;
-    (splits > 1 && outputs * groups < BLOCKS_WANTED).then(|| scratch_bytes_of(blocks, rows))
+    let spread = blocks_of(weights, rows, tile);
+    let [blocks, groups, splits] = spread;
+    let wants = splits > 1 && blocks * groups * tile.outputs < OUTPUTS_WANTED;
+    wants.then(|| scratch_bytes_of(spread, tile))
 }
 
 /// Enqueues one to [`GROUP_MAX`] products over the same rows, on matrix cores. Weights are unpacked to f16, sums are f32. Results depend neither on the rows beside nor on the products beside.
@@ -89,7 +127,8 @@ pub unsafe fn matfew(
         return Ok(());
     };
     let weights = products.iter().map(|product| product.weights);
-    let spread = blocks_of(weights, rows);
+    let tile = Tile::new(kernels, rows);
+    let spread = blocks_of(weights, rows, tile);
     let [blocks, groups, splits] = spread;
     let mut operands = Operands::default();
     let [x, scales] = operands.half(Some(x), rows, n_in)?;
@@ -103,7 +142,7 @@ pub unsafe fn matfew(
         ..Zeroable::zeroed()
     };
     if let Some([partial, counters]) = scratch {
-        let [sums, counts] = scratch_bytes_of(spread, rows);
+        let [sums, counts] = scratch_bytes_of(spread, tile);
         args.partial = operands.address("partial sums", partial, sums)?;
         args.counters = operands.address("counters", counters, counts)?;
     }
@@ -118,9 +157,9 @@ pub unsafe fn matfew(
             n_in,
         )?;
         *place = product.args(&mut operands, rows, first_block)?;
-        first_block += n_out.div_ceil(BLOCK_OUTPUTS);
+        first_block += n_out.div_ceil(tile.outputs);
     }
-    let function = match block_rows(rows) {
+    let function = match tile.rows {
         16 => &kernels.matfew_16,
         32 => &kernels.matfew_32,
         _ => &kernels.matfew_64,
@@ -132,9 +171,8 @@ pub unsafe fn matfew(
         narrow("splits", apart)?,
     ];
     let mut grid = grid(blocks, THREADS);
-    // Two steps of rows in f16.
-    grid.shared_bytes = narrow("shared memory", 2 * block_rows(rows) * STEP_LEN * 2)?;
-    // SAFETY: `MatFewArgs` is the kernel's structure and the shared memory is two steps of rows; rows and outputs beyond the last are not written, and are read as the last. Partial sums and
-    // counters are long enough for this grid; that nobody else uses them is the caller's word.
+    grid.shared_bytes = narrow("shared memory", tile.shared_bytes())?;
+    // SAFETY: `MatFewArgs` is the kernel's structure and the shared memory is what it takes; rows and outputs beyond the last are not written, the ones are not read and the others are read as the
+    // last. Partial sums and counters are long enough for this grid; that nobody else uses them is the caller's word.
     unsafe { operands.launch(stream, function, grid, args) }
 }

@@ -137,7 +137,7 @@ impl Hip {
         products: &[Product],
     ) -> Result<(), HipError> {
         let (stream, kernels) = (self.stream(), self.kernels());
-        let scratch = few::scratch_bytes(products, rows).map(|[partial, counters]| {
+        let scratch = few::scratch_bytes(kernels, products, rows).map(|[partial, counters]| {
             let partial = self.scratch(Purpose::Partial, partial)?;
             Ok((partial, self.scratch(Purpose::Counters, counters)?))
         });
