@@ -42,7 +42,16 @@ async fn opening_a_gpu_shows_each_phase() {
         );
         time = phase.end_time_unix_nano;
     }
-    assert!(time <= whole.end_time_unix_nano, "all are within the whole");
+    let rings = collector.named("device.open.ring");
+    assert!(!rings.is_empty(), "memory for copies is pinned");
+    for (_, ring) in &rings {
+        assert_eq!(ring.parent_span_id, whole.span_id);
+        assert!(
+            time <= ring.start_time_unix_nano,
+            "a context comes before what is pinned in it"
+        );
+        assert!(ring.end_time_unix_nano <= whole.end_time_unix_nano);
+    }
 }
 
 fn only(collector: &Collector, name: &str) -> Span {

@@ -48,6 +48,12 @@ pub enum HipError {
         /// What it answered.
         status: u32,
     },
+    /// The process was given no memory that HIP could lock.
+    #[error("no {bytes} bytes of memory to lock")]
+    HostMemory {
+        /// How many were asked for.
+        bytes: usize,
+    },
     /// A range leaves the memory that it was asked of.
     #[error("{what}: bytes {start}..{end} of {len}")]
     Range {

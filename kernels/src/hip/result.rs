@@ -130,6 +130,24 @@ impl Table {
         Ok(address)
     }
 
+    /// Locks pages that the process has, for all devices.
+    ///
+    /// # Safety
+    /// The range is whole pages of memory that no file backs, and stays mapped until it is unregistered.
+    pub(super) unsafe fn host_register(
+        &self,
+        address: *mut c_void,
+        bytes: usize,
+    ) -> Result<(), HipError> {
+        tell!(self.hipHostRegister(address, bytes, hipHostRegisterPortable))
+    }
+
+    /// # Safety
+    /// The address is one that [`Table::host_register`] was given, not unregistered yet, and no device uses its memory any more.
+    pub(super) unsafe fn host_unregister(&self, address: *mut c_void) -> Result<(), HipError> {
+        tell!(self.hipHostUnregister(address))
+    }
+
     /// # Safety
     /// The address is one of [`Table::host_malloc`], not freed yet, and nothing uses its memory any more.
     pub(super) unsafe fn host_free(&self, address: *mut c_void) -> Result<(), HipError> {

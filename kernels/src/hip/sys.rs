@@ -63,6 +63,8 @@ table! {
     fn hipFree(address: *mut c_void);
     fn hipHostMalloc(address: *mut *mut c_void, bytes: usize, flags: c_uint);
     fn hipHostFree(address: *mut c_void);
+    fn hipHostRegister(address: *mut c_void, bytes: usize, flags: c_uint);
+    fn hipHostUnregister(address: *mut c_void);
     fn hipMemcpyHtoDAsync(to: hipDeviceptr_t, from: *mut c_void, bytes: usize, stream: hipStream_t);
     fn hipMemcpyDtoHAsync(to: *mut c_void, from: hipDeviceptr_t, bytes: usize, stream: hipStream_t);
     fn hipMemcpyDtoDAsync(to: hipDeviceptr_t, from: hipDeviceptr_t, bytes: usize, stream: hipStream_t);

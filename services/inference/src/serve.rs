@@ -22,7 +22,7 @@ use tonic::{
     service::Routes,
     transport::{self, Server, server::TcpIncoming},
 };
-use tracing::info_span;
+use tracing::{Span, info_span};
 
 use crate::{
     Config, Listener,
@@ -119,13 +119,16 @@ impl Prepared {
             .iter()
             .map(|model| Preparing::begin(&daemon, config.fetch_timeout, model))
             .collect();
-        let device = open_device(&config).await?;
+        // Beside the device's phases it holds those of its ring, whose threads the engine starts.
+        let opening = info_span!("device.open");
+        let device = open_device(&config, opening.clone()).await?;
         let facts = DeviceFacts {
             kind: device.kind(),
             description: device.description(),
         };
         tracing::info!(kind = facts.kind, description = facts.description, "device");
-        let engine = Engine::start(engine_config(&config, device))?;
+        let engine = opening.in_scope(|| Engine::start(engine_config(&config, device)))?;
+        drop(opening);
         let observed = engine.watch_stats();
         observe_engine(move || numbers(&observed.borrow()));
 
@@ -219,8 +222,8 @@ impl Service {
 }
 
 /// Opens the device on a thread that may block.
-async fn open_device(config: &Config) -> Result<Device, ServeError> {
-    let (config, span) = (config.clone(), info_span!("device.open"));
+async fn open_device(config: &Config, span: Span) -> Result<Device, ServeError> {
+    let config = config.clone();
     let opening = spawn_blocking(move || span.in_scope(|| device::open(&config)));
     let opened = opening.await.map_err(|_| ServeError::Lost {
         what: "opening the device",

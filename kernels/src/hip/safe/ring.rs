@@ -31,7 +31,7 @@ impl Ring {
     /// # Errors
     /// The call that failed.
     pub fn worker(&self, gpu: &Arc<Gpu>) -> Result<RingWorker, HipError> {
-        let slot = |_| Pinned::allocate(gpu, self.slot_bytes.get());
+        let slot = |_| Pinned::allocate_large(gpu, self.slot_bytes.get());
         Ok(RingWorker {
             free: (0..self.slots.get()).map(slot).collect::<Result<_, _>>()?,
             flying: VecDeque::new(),

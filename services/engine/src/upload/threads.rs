@@ -17,10 +17,13 @@ type Queue = Mutex<Receiver<Part>>;
 /// Starts one thread. It ends when the last room is gone.
 pub(super) fn start(index: usize, hip: &Arc<Hip>, queue: &Arc<Queue>) -> std::io::Result<()> {
     let (hip, queue) = (Arc::clone(hip), Arc::clone(queue));
+    // A phase of whatever starts the engine.
+    let span = tracing::info_span!("device.open.ring", thread = index);
     let thread = std::thread::Builder::new().name(format!("upload-{index}"));
     thread.spawn(move || {
-        let ring = Ring::USUAL.worker(hip.gpu());
+        let ring = span.in_scope(|| Ring::USUAL.worker(hip.gpu()));
         let ring = ring.and_then(|ring| Ok((ring, Stream::new(hip.gpu())?)));
+        drop(span);
         let mut uploader = Uploader {
             ring,
             hip,
