@@ -1,5 +1,7 @@
 //! A trace shows what a start on a GPU waits for, phase by phase. Needs a HIP library with a device: HEARTH_HIP_LIBRARY names it.
 
+use std::time::Duration;
+
 use e2e::collector::Collector;
 use e2e::node::{Daemon, Launch, Service, workspace};
 use nix::sys::signal::Signal;
@@ -25,7 +27,11 @@ async fn opening_a_gpu_shows_each_phase() {
         .flags(["--otlp-endpoint", &format!("http://{address}")])
         .flags(["--device", "hip", "--hip-library", &library]);
     let mut service = Service::start(home.path(), "inference", &daemon, &launch).await;
-    // Ending the process flushes what it has recorded.
+    // A service serves while its ring is still being pinned, and the whole is told when that has ended.
+    while collector.named("device.open").is_empty() {
+        assert!(service.process.alive(), "{}", service.process.log());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     service.process.signal(Signal::SIGTERM);
     let log = service.process.log();
     assert!(service.process.wait().success(), "{log}");
@@ -48,9 +54,8 @@ async fn opening_a_gpu_shows_each_phase() {
         assert_eq!(ring.parent_span_id, whole.span_id);
         assert!(
             time <= ring.start_time_unix_nano,
-            "a context comes before what is pinned in it"
+            "a context comes before what is pinned in it, beside what follows"
         );
-        assert!(ring.end_time_unix_nano <= whole.end_time_unix_nano);
     }
 }
 

@@ -119,7 +119,7 @@ impl Prepared {
             .iter()
             .map(|model| Preparing::begin(&daemon, config.fetch_timeout, model))
             .collect();
-        // Beside the device's phases it holds those of its ring, whose threads the engine starts.
+        // Of its phases the last one, the ring, is the engine's threads' and goes on beside what follows.
         let opening = info_span!("device.open");
         let device = open_device(&config, opening.clone()).await?;
         let facts = DeviceFacts {
