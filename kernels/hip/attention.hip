@@ -67,17 +67,26 @@ struct Flash {
 
     // Copies keys and values of positions from .. from + KT into block memory; zeros from `end` on.
     DEVICE_MEMBER void load_step(u32 from, u32 end) {
-        for (u32 piece = thread_index(); piece < KT * PIECES; piece += THREADS) {
-            const u32 p = piece / PIECES, d = piece % PIECES * 8;
-            f16 *to_k = k + p * STRIDE + d, *to_v = v + p * STRIDE + d;
-            const u32 position = from + p;
-            if (position < end) {
-                const u64 row = (static_cast<u64>(table[position / args.block_len]) * args.n_kv_heads + kv_head) * args.block_len + position % args.block_len;
-                copy_aside(to_k, at<f16>(args.keys) + row * args.key_stride + d);
-                copy_aside(to_v, at<f16>(args.values) + row * args.value_stride + d);
-            } else {
-                *reinterpret_cast<u32x4*>(to_k) = u32x4{0, 0, 0, 0};
-                *reinterpret_cast<u32x4*>(to_v) = u32x4{0, 0, 0, 0};
+        constexpr u32 LOADS = KT * PIECES / THREADS;
+        static_assert(KT * PIECES % THREADS == 0, "every thread copies as much");
+        // Blocks are looked up before the first copy, which would have to wait for each of them otherwise; AMD has no registers left for that.
+#if ON_AMD
+        constexpr u32 AT_ONCE = 1;
+#else
+        constexpr u32 AT_ONCE = LOADS;
+#endif
+        for (u32 first = 0; first < LOADS; first += AT_ONCE) {
+            u32 blocks[AT_ONCE];
+            const auto position_of = [&](u32 i) INLINE { return from + (thread_index() + (first + i) * THREADS) / PIECES; };
+#pragma unroll
+            for (u32 i = 0; i < AT_ONCE; ++i) blocks[i] = position_of(i) < end ? table[position_of(i) / args.block_len] : 0;
+#pragma unroll
+            for (u32 i = 0; i < AT_ONCE; ++i) {
+                const u32 position = position_of(i), d = (thread_index() + (first + i) * THREADS) % PIECES * 8;
+                const u64 row = (static_cast<u64>(blocks[i]) * args.n_kv_heads + kv_head) * args.block_len + position % args.block_len;
+                const u32 to = (position - from) * STRIDE + d;
+                copy_aside_if(position < end, k + to, at<f16>(args.keys) + row * args.key_stride + d);
+                copy_aside_if(position < end, v + to, at<f16>(args.values) + row * args.value_stride + d);
             }
         }
         wait_for_copies();

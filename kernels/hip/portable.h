@@ -200,7 +200,13 @@ DEVICE u32 count_up(u32* counter) { return __atomic_fetch_add(counter, 1u, __ATO
 
 #if ON_AMD
 DEVICE void copy_aside(void* to, const void* from) { *static_cast<u32x4*>(to) = *static_cast<const u32x4*>(from); }
-DEVICE void copy_aside_if(bool wanted, void* to, const void* from) { *static_cast<u32x4*>(to) = wanted ? *static_cast<const u32x4*>(from) : u32x4{0, 0, 0, 0}; }
+DEVICE void copy_aside_if(bool wanted, void* to, const void* from) {
+    if (wanted) {
+        copy_aside(to, from);
+    } else {
+        *static_cast<u32x4*>(to) = u32x4{0, 0, 0, 0};
+    }
+}
 DEVICE void wait_for_copies() {}
 #endif
 

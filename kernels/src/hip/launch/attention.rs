@@ -234,7 +234,7 @@ pub fn counter_bytes(rows: usize, n_kv_heads: usize) -> usize {
     rows * n_kv_heads * 4
 }
 
-/// Enqueues attention of rows that each end a sequence of their own. The grid depends on the number of rows alone.
+/// Enqueues attention of rows that each end a sequence of their own. The grid depends on the number of rows and on the room in the tables.
 ///
 /// `out`: f32, int8 or both of `[rows, n_heads * head_dim]`; `partial`: [`partial_bytes`]; `counters`: [`counter_bytes`], all zero, and zero again after.
 ///
@@ -270,10 +270,17 @@ pub unsafe fn attention_decode(
         SplitUnit::Short => 64,
         SplitUnit::Long => 256,
     };
+    // No row has more than so many positions, and none more splits: blocks for others would only end.
+    let longest = op.table_stride.saturating_mul(op.cache.block_len);
+    let splits = longest.div_ceil(args.split_unit as usize).clamp(1, SPLITS);
     let shape = Shape::of(dim);
     let parts = shape.threads as usize / 32 * 16 * (dim + 2) * 4;
     let mut grid = grid(
-        [args.n_kv_heads, narrow("rows", op.rows)?, args.splits],
+        [
+            args.n_kv_heads,
+            narrow("rows", op.rows)?,
+            narrow("splits", splits)?,
+        ],
         shape.threads,
     );
     grid.shared_bytes = narrow("shared memory", shape.memory(16).max(parts))?;
