@@ -41,20 +41,24 @@ pub(super) fn unpack_xs(bytes: &[u8], row: &mut [f32]) {
         for ((values, nibbles), group) in
             values.as_chunks_mut().0.iter_mut().zip(nibbles).zip(groups)
         {
-            unpack_group(scale * f32::from(group), nibbles, values);
+            unpack_group(scale * (f32::from(group) - 32.0), nibbles, values);
         }
     }
 }
 
-/// The eight group scales of IQ4_XS, -32 ..= 31.
+/// The eight group scales of IQ4_XS plus 32, six bits each: nibbles behind two bytes of high bits.
 #[inline(always)]
-pub(crate) fn xs_scales(packed: &[u8; 6]) -> [i8; 8] {
-    let high_bits = u16::from_le_bytes([packed[0], packed[1]]);
-    std::array::from_fn(|group| {
-        let low = (packed[2 + group / 2] >> (4 * (group % 2))) & 0x0f;
-        let high = (high_bits >> (2 * group)).to_le_bytes()[0] & 3;
-        (low | high << 4).cast_signed() - 32
-    })
+pub(crate) fn xs_scales(packed: &[u8; 6]) -> [u8; 8] {
+    let high = u64::from(u16::from_le_bytes([packed[0], packed[1]]));
+    let low = u32::from_le_bytes([packed[2], packed[3], packed[4], packed[5]]).into();
+    let spread = |bits: u64, shift: u32, mask: u64| (bits | bits << shift) & mask;
+    let low = spread(low, 16, 0x0000_ffff_0000_ffff);
+    let low = spread(low, 8, 0x00ff_00ff_00ff_00ff);
+    let low = spread(low, 4, 0x0f0f_0f0f_0f0f_0f0f);
+    let high = spread(high, 24, 0x0000_00ff_0000_00ff);
+    let high = spread(high, 12, 0x000f_000f_000f_000f);
+    let high = spread(high, 6, 0x0303_0303_0303_0303);
+    (low | high << 4).to_le_bytes()
 }
 
 #[cfg(test)]

@@ -25,10 +25,10 @@ impl Quantised for Iq4Xs {
                 &mut quants[g],
             );
         }
-        let groups = xs_scales(head.last_chunk().expect("six bytes"));
+        let groups = simd.twice(xs_scales(head.last_chunk().expect("six bytes")));
         let scales = &mut chunk.scales;
         for g in 0..16 {
-            scales.groups.scales[g] = i16::from(groups[g / 2]);
+            scales.groups.scales[g] = groups[g] - 32;
             scales.groups.mins[g] = 128 * scales.groups.scales[g];
         }
         scales.scale = simd.f16([head[0], head[1]]);
