@@ -19,6 +19,12 @@ pub enum OpenError {
         /// The cause.
         source: io::Error,
     },
+    /// The path, or a link on it, leads out of the folder below which files are opened.
+    #[error("{} leads out of the folder of models: start the daemon with the folder that holds the file itself, or bring it here without a link", path.display())]
+    Outside {
+        /// The path.
+        path: PathBuf,
+    },
     /// A directory, a device, a socket: anything but a regular file.
     #[error("{} is not a regular file", path.display())]
     NotRegular {

@@ -59,9 +59,14 @@ pub(crate) fn open_with_siblings(
     open: &dyn Fn(&Path) -> io::Result<File>,
 ) -> Result<Opened, OpenError> {
     let candidate = |path: &Path| {
-        let file = open(path).map_err(|source| OpenError::Io {
-            path: path.to_owned(),
-            source,
+        let file = open(path).map_err(|source| {
+            let path = path.to_owned();
+            // What the kernel says of a path that leaves the folder.
+            if source.raw_os_error() == Some(libc::EXDEV) {
+                OpenError::Outside { path }
+            } else {
+                OpenError::Io { path, source }
+            }
         })?;
         Ok(Candidate {
             file,

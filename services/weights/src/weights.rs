@@ -61,7 +61,7 @@ impl Weights {
     /// Opens a model below `dir`: links may not lead outside, nothing but regular files is opened.
     ///
     /// # Errors
-    /// [`OpenError`]; a path that leaves `dir` is `OpenError::Io` with `EXDEV`.
+    /// [`OpenError`]; a path that leaves `dir` is [`OpenError::Outside`].
     pub fn open_beneath(dir: BorrowedFd<'_>, relative: &Path) -> Result<Weights, OpenError> {
         let open = |path: &Path| open_path_beneath(dir, path);
         Ok(Weights::from_opened(
