@@ -108,12 +108,17 @@ struct Flash {
 #pragma unroll
                 for (u32 p = 0; p < TILES_P; ++p) multiply(scores[p], rows, load_fragment(k + (first_p + p * 16) * STRIDE + d, STRIDE));
             }
+            settle(scores);
             weigh(scores, m, from + first_p, row, limit);
 #pragma unroll
             for (u32 p = 0; p < TILES_P; ++p) {
                 const Fragment rows = as_rows(scores[p], scratch);
+                // Values come from block memory four tiles at a time: all at once, they would not fit beside the sums.
 #pragma unroll
-                for (u32 d = 0; d < TILES_D; ++d) multiply(out[m][d], rows, load_fragment_across(v + (first_p + p * 16) * STRIDE + d * 16, STRIDE));
+                for (u32 d = 0; d < TILES_D; ++d) {
+                    multiply(out[m][d], rows, load_fragment_across(v + (first_p + p * 16) * STRIDE + d * 16, STRIDE));
+                    if (d % 4 == 3 || d + 1 == TILES_D) settle(out[m]);
+                }
                 wave_barrier();
             }
         }

@@ -66,8 +66,9 @@ KERNEL(attention_plain, PlainAttention, PLAIN_THREADS, 1) {
         const u32 first = larger(begin, start), count = smaller(stop, begin + SPLIT);
 #pragma unroll
         for (u32 i = 0; i < PLAIN_OWN; ++i) {
-            const u32 d = i * PLAIN_THREADS + thread;
-            if (d >= args.head_dim_v) continue;
+            if (i * PLAIN_THREADS >= args.head_dim_v) continue;
+            // A thread beyond the last element has the last, and does not write it.
+            const u32 d = smaller(i * PLAIN_THREADS + thread, args.head_dim_v - 1);
             own[i] *= rescale;
             for (u32 position = first; position < count; ++position)
                 own[i] = __builtin_fmaf(weights[position - begin], cached(a.values, args.cache_f32, cache_row(position) * a.value_stride + d), own[i]);

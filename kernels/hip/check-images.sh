@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles the kernels for every GPU target and looks at the machine code: dot products in the matrix-vector kernels, matrix instructions in the matrix kernels, no spilled registers.
+# Compiles the kernels for every GPU target and looks at the machine code: dot products in the matrix-vector kernels, matrix instructions in the matrix kernels, no registers spilled to memory.
 # Prints a table; fails if anything is missing. Needs clang 19 or newer and LLVM's tools of the same version; CUDA's ptxas (HIP_PTXAS, or on PATH) where there is one.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -10,9 +10,9 @@ trap 'rm -rf "$out"' EXIT
 flags=(-std=c++20 -O3 -Wall -Wextra -Werror -Wno-unused-command-line-argument)
 failed=0
 
-# What must occur in a kernel's code: matrix-vector kernels, matrix kernels, by target.
+# What must occur in a kernel's code: matrix-vector kernels, matrix kernels, by target. gfx1030 has no matrix cores: it multiplies pairs.
 dot_of() { case "$1" in gfx11* | gfx12*) echo v_dot4_i32_iu8 ;; *) echo 'v_dot4c?_i32_i8' ;; esac; }
-matrix_of() { case "$1" in gfx90a | gfx942) echo v_mfma_f32_16x16x16 ;; gfx1030) echo 'v_(pk_)?f(ma|mac)_' ;; *) echo v_wmma_f32_16x16x16_f16 ;; esac; }
+matrix_of() { case "$1" in gfx90a | gfx942) echo v_mfma_f32_16x16x16 ;; gfx1030) echo 'v_dot2c?_f32_f16' ;; *) echo v_wmma_f32_16x16x16_f16 ;; esac; }
 
 # Occurrences of a pattern in the disassembly of one kernel.
 count_in() { awk -v name="<$2>:" '$2 == name { on = 1; next } /^[0-9a-f]+ </ { on = 0 } on' "$1" | grep -cE "$3" || true; }
@@ -24,19 +24,13 @@ for target in gfx90a gfx942 gfx1030 gfx1100 gfx1201; do
     "$tools/llvm-readelf" --notes "$out/$target" >"$out/$target.notes"
     kernels=$(grep -c '\.name: .*[a-z]' "$out/$target.notes" || true)
     dot=$(dot_of $target) matrix=$(matrix_of $target)
-    # Without matrix cores some rows are multiplied by dot products of pairs.
-    few=$matrix
-    [ $target = gfx1030 ] && few=v_dot2
     counts=("$(count_in "$out/$target.s" matvec_1 "$dot")" "$(count_in "$out/$target.s" gated_matvec_1 "$dot")"
-        "$(count_in "$out/$target.s" matmul_64 "$matrix")" "$(count_in "$out/$target.s" matfew_64 "$few")" "$(count_in "$out/$target.s" attention_prefill_128 "$matrix")")
-    spilled=$(awk '/\.name:/ { name = $2 } /\.vgpr_spill_count:/ && $2 > 0 { print name }' "$out/$target.notes" | tr '\n' ' ')
-    # Known: attention on RDNA keeps more operands at hand than its 256 registers hold, and gfx1030 has no matrix cores. Shown, and not held against it until an RDNA GPU tells what is fast there.
-    unexpected=$spilled
-    case $target in gfx1*) unexpected=$(tr ' ' '\n' <<<"$spilled" | grep -v '^attention_' | tr -d '\n' || true) ;; esac
-    [ $target = gfx1030 ] && unexpected=$(tr ' ' '\n' <<<"$spilled" | grep -vE '^(attention_|matfew_64$)' | tr -d '\n' || true)
+        "$(count_in "$out/$target.s" matmul_64 "$matrix")" "$(count_in "$out/$target.s" matfew_64 "$matrix")" "$(count_in "$out/$target.s" attention_prefill_128 "$matrix")")
+    # Memory of a thread's own counts too: an array lies there that found no registers.
+    spilled=$(awk '/\.name:/ { name = $2 } /\.(private_segment_fixed_size|sgpr_spill_count|vgpr_spill_count):/ && $2 > 0 { print name }' "$out/$target.notes" | uniq | tr '\n' ' ')
     printf '%-8s %8s %8s %8s %8s %8s %8s %8s\n' $target "$kernels" "${counts[@]}" "${spilled:-none}"
     for count in "${counts[@]}"; do [ "$count" -gt 0 ] || failed=1; done
-    [ -z "${unexpected// /}" ] || failed=1
+    [ -z "$spilled" ] || failed=1
 done
 
 "$clang" -x cuda --cuda-device-only --cuda-gpu-arch=sm_90 --cuda-feature=+ptx80 -nocudainc -nocudalib "${flags[@]}" -S kernels.hip -o "$out/sm_90.ptx"

@@ -74,6 +74,10 @@ DEVICE i32 dot4(u32 a, u32 b, i32 sum) {
         sum += static_cast<i32>(static_cast<i8>(a >> 8 * i)) * static_cast<i32>(static_cast<i8>(b >> 8 * i));
     return sum;
 }
+DEVICE float dot2(f16x2 a, f16x2 b, float sum) {
+    for (u32 i = 0; i < 2; ++i) sum = __builtin_fmaf(static_cast<float>(a[i]), static_cast<float>(b[i]), sum);
+    return sum;
+}
 DEVICE u32 pick_bytes(u32 low, u32 high, u32 selector) {
     const u64 both = static_cast<u64>(high) << 32 | low;
     u32 out = 0;

@@ -33,8 +33,8 @@ constexpr u32 few_outputs(u32) { return 64; }
 #else
 constexpr u32 few_outputs(u32 rows) { return rows > 16 ? 128 : 64; }
 #endif
-// Chunks of a step and of a split. Where each lane holds all of k, a step is shorter, for want of registers.
-constexpr u32 FEW_STEP = HELD_GROUPS == 1 ? 2 : 4;
+// Chunks of a step and of a split. Where each lane holds all of k, or there are no matrix cores, a step is shorter, for want of registers.
+constexpr u32 FEW_STEP = HELD_GROUPS == 1 || TILE == TILE_PLAIN ? 2 : 4;
 constexpr u32 SPLIT_CHUNKS = 32;
 // A row of a step in pieces of 16 bytes.
 constexpr u32 FEW_PIECES = FEW_STEP * CHUNK / 8;
@@ -140,6 +140,7 @@ struct FewProduct {
                         }
                     }
                 }
+                each([&](u32 m, u32 n) INLINE { settle(acc[m][n]); });
             }
     }
     DEVICE_MEMBER static void hold_pieces(Held& held, u32 j, const u32x4 (&pieces)[OP_PIECES], u32 op) {

@@ -9,7 +9,7 @@
 //   WMMA12  RDNA 4: the same without doubling                    32 lanes
 //   PLAIN   no matrix cores (gfx1030), and the host              32 lanes
 //
-// The host can run every layout (HEARTH_TILE): lanes exchange fragments there, and a number is fetched from the lane that holds it. That shows that layouts and kernel agree; that the layout is
+// The host can run every layout (HEARTH_TILE, which emulate/emulated.sh sets): lanes exchange fragments there, and a number is fetched from the lane that holds it. That shows that layouts and kernel agree; that the layout is
 // the machine's, only the machine can show.
 #pragma once
 #include "portable.h"
@@ -59,6 +59,23 @@ DEVICE void clear(Accumulator& acc) {
     for (u32 i = 0; i < ACCUMULATED; ++i) acc.number[i] = 0.0f;
 }
 
+// The sums are made before what follows. AMD's compiler would else move products down to where their sums are used, or loads of later ones up: either way more operands wait than there are registers.
+// NVIDIA's leaves both where they are written.
+#if ON_AMD
+DEVICE void settle(Accumulator& acc) {
+#pragma unroll
+    for (u32 i = 0; i < ACCUMULATED; ++i) asm volatile("" : "+v"(acc.number[i]));
+}
+template <u32 N>
+DEVICE void settle(Accumulator (&tiles)[N]) {
+#pragma unroll
+    for (u32 t = 0; t < N; ++t) settle(tiles[t]);
+}
+#else
+template <typename Sums>
+DEVICE void settle(Sums&) {}
+#endif
+
 // Row and column of number `i` of a lane's accumulator.
 DEVICE u32 row_of(u32 i) {
     const u32 lane = lane_of_wave();
@@ -69,11 +86,23 @@ DEVICE u32 row_of(u32 i) {
             return lane / 16 * 4 + i;
         case TILE_WMMA11:
             return 2 * i + lane / 16;
-        default:
+        case TILE_WMMA12:
             return lane / 16 * 8 + i;
+        default:
+            return lane / 8 * 4 + i % 4;
     }
 }
-DEVICE u32 column_of(u32 i) { return TILE == TILE_MMA ? i / 4 * 8 + lane_of_wave() % 4 * 2 + i % 2 : lane_of_wave() % 16; }
+DEVICE u32 column_of(u32 i) {
+    const u32 lane = lane_of_wave();
+    switch (TILE) {
+        case TILE_MMA:
+            return i / 4 * 8 + lane % 4 * 2 + i % 2;
+        case TILE_PLAIN:
+            return i / 4 * 8 + lane % 8;
+        default:
+            return lane % 16;
+    }
+}
 
 typedef f16 f16x16 __attribute__((ext_vector_type(16)));
 typedef float f32x8 __attribute__((ext_vector_type(8)));
@@ -188,11 +217,11 @@ DEVICE Fragment as_rows(const Accumulator& acc, f16* scratch) {
 }
 
 // Rows of which a lane holds numbers: number `i` belongs to row `slot_of(i)` of them.
-constexpr u32 ROW_SLOTS = TILE == TILE_MMA ? 2 : ACCUMULATED;
-DEVICE constexpr u32 slot_of(u32 i) { return TILE == TILE_MMA ? i % 4 / 2 : i; }
+constexpr u32 ROW_SLOTS = TILE == TILE_MMA ? 2 : TILE == TILE_PLAIN ? 4 : ACCUMULATED;
+DEVICE constexpr u32 slot_of(u32 i) { return TILE == TILE_MMA ? i % 4 / 2 : i % ROW_SLOTS; }
 DEVICE u32 row_of_slot(u32 slot) { return row_of(TILE == TILE_MMA ? slot * 2 : slot); }
 // Lanes that share a row: this many neighbours.
-constexpr u32 ROW_LANES = TILE == TILE_MMA ? 4 : 16;
+constexpr u32 ROW_LANES = TILE == TILE_MMA ? 4 : TILE == TILE_PLAIN ? 8 : 16;
 
 DEVICE float row_max(float value) {
 #pragma unroll
@@ -263,6 +292,25 @@ DEVICE void multiply_held(Accumulator& acc, const Held& a, const Held& b) {
 }
 #endif
 
+#if TILE == TILE_PLAIN
+// The 16 numbers of a row of a tile along k.
+DEVICE void read_pairs(const Fragment& fragment, u32 row, f16x2 (&pairs)[8]) {
+    const f16* from = fragment.tile + row * fragment.row_stride;
+#pragma unroll
+    for (u32 half = 0; half < 2; ++half) {
+        f16x8 numbers;
+        if (fragment.k_stride == 1) {
+            numbers = reinterpret_cast<const f16x8*>(from)[half];
+        } else {
+#pragma unroll
+            for (u32 k = 0; k < 8; ++k) numbers[k] = from[(half * 8 + k) * fragment.k_stride];
+        }
+#pragma unroll
+        for (u32 w = 0; w < 4; ++w) pairs[half * 4 + w] = f16x2{numbers[2 * w], numbers[2 * w + 1]};
+    }
+}
+#endif
+
 DEVICE void multiply(Accumulator& acc, const Fragment& a, const Fragment& b) {
 #if ON_HOST && TILE != TILE_PLAIN
     multiply_held(acc, a, b);
@@ -291,21 +339,25 @@ DEVICE void multiply(Accumulator& acc, const Fragment& a, const Fragment& b) {
 #pragma unroll
     for (u32 i = 0; i < 8; ++i) acc.number[i] = sum[i];
 #else
-    const u32 lane = lane_of_wave();
-    const f16* column = b.tile + (lane % 16) * b.row_stride;
-    const f16* rows = a.tile + lane / 16 * 8 * a.row_stride;
-    for (u32 k = 0; k < 16; ++k) {
-        const float weight = static_cast<float>(column[k * b.k_stride]);
+    f16x2 columns[2][8];
+    read_pairs(b, column_of(0), columns[0]);
+    read_pairs(b, column_of(4), columns[1]);
 #pragma unroll
-        for (u32 i = 0; i < 8; ++i) acc.number[i] = __builtin_fmaf(static_cast<float>(rows[i * a.row_stride + k * a.k_stride]), weight, acc.number[i]);
+    for (u32 i = 0; i < 4; ++i) {
+        f16x2 row[8];
+        read_pairs(a, row_of(i), row);
+#pragma unroll
+        for (u32 c = 0; c < 2; ++c)
+#pragma unroll
+            for (u32 w = 0; w < 8; ++w) acc.number[4 * c + i] = dot2(row[w], columns[c][w], acc.number[4 * c + i]);
     }
+    settle(acc);
 #endif
 }
 
 #if !ON_HOST
 DEVICE void multiply_held(Accumulator& acc, const Held& a, const Held& b) {
 #if TILE == TILE_PLAIN
-    const u32 lane = lane_of_wave();
 #pragma unroll
     for (u32 group = 0; group < HELD_GROUPS; ++group)
 #pragma unroll
@@ -314,10 +366,12 @@ DEVICE void multiply_held(Accumulator& acc, const Held& a, const Held& b) {
                 const f16x2 pair = {held.numbers[2 * w], held.numbers[2 * w + 1]};
                 return shuffle(pair, group * 16 + row);
             };
-            const f16x2 weight = pair_of(b, lane % 16);
+            const f16x2 columns[2] = {pair_of(b, column_of(0)), pair_of(b, column_of(4))};
 #pragma unroll
-            for (u32 i = 0; i < 8; ++i) {
-                acc.number[i] = __builtin_amdgcn_fdot2(pair_of(a, lane / 16 * 8 + i), weight, acc.number[i], false);
+            for (u32 i = 0; i < 4; ++i) {
+                const f16x2 row = pair_of(a, row_of(i));
+#pragma unroll
+                for (u32 c = 0; c < 2; ++c) acc.number[4 * c + i] = dot2(row, columns[c], acc.number[4 * c + i]);
             }
         }
 #else

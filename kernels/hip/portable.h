@@ -104,6 +104,7 @@ DEVICE i32 dot4(u32 a, u32 b, i32 sum) {
     return __builtin_amdgcn_sdot4(static_cast<i32>(a), static_cast<i32>(b), sum, false);
 #endif
 }
+DEVICE float dot2(f16x2 a, f16x2 b, float sum) { return __builtin_amdgcn_fdot2(a, b, sum, false); }
 // Bytes of `low` (0..3) and `high` (4..7), chosen by the low three bits of each byte of `selector`.
 DEVICE u32 pick_bytes(u32 low, u32 high, u32 selector) { return __builtin_amdgcn_perm(high, low, selector); }
 
@@ -311,11 +312,17 @@ DEVICE float f16_to_f32(u16 bits) { return static_cast<float>(bit_cast<f16>(bits
 DEVICE u16 f32_to_f16(float x) { return bit_cast<u16>(static_cast<f16>(x)); }
 DEVICE float bf16_to_f32(u16 bits) { return bit_cast<float>(static_cast<u32>(bits) << 16); }
 
+// What lies at an address of device memory. AMD's compiler is told which memory that is: it else allows for block memory at each access.
+#if ON_AMD
+#define IN_DEVICE_MEMORY __attribute__((address_space(1)))
+#else
+#define IN_DEVICE_MEMORY
+#endif
 template <typename T>
 DEVICE const T* at(u64 address) {
-    return reinterpret_cast<const T*>(address);
+    return (const T*)reinterpret_cast<const IN_DEVICE_MEMORY T*>(address);
 }
 template <typename T>
 DEVICE T* at_mut(u64 address) {
-    return reinterpret_cast<T*>(address);
+    return (T*)reinterpret_cast<IN_DEVICE_MEMORY T*>(address);
 }
