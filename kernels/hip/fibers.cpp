@@ -85,17 +85,18 @@ hearth_switch:
 class Stack {
    public:
     Stack() {
-        memory_ = mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        memory_ = mmap(nullptr, GUARD_PAGE_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (memory_ == MAP_FAILED) fail("no memory for the stack of a fiber");
-        mprotect(memory_, 4096, PROT_NONE);
+        mprotect(memory_, GUARD_PAGE_BYTES, PROT_NONE);
     }
     Stack(const Stack&) = delete;
     Stack& operator=(const Stack&) = delete;
-    ~Stack() { munmap(memory_, STACK_BYTES); }
-    char* bottom() const { return static_cast<char*>(memory_); }
+    ~Stack() { munmap(memory_, GUARD_PAGE_BYTES + STACK_BYTES); }
+    char* bottom() const { return static_cast<char*>(memory_) + GUARD_PAGE_BYTES; }
     char* top() const { return bottom() + STACK_BYTES; }
 
    private:
+    static constexpr size_t GUARD_PAGE_BYTES = 4096;
     void* memory_;
 };
 
@@ -118,7 +119,7 @@ void enter(Context& context, const Stack& stack, void (*entry)()) {
     context.stack_bytes = STACK_BYTES;
 #if WITH_ASAN
     context.fake_stack = nullptr;
-    ASAN_UNPOISON_MEMORY_REGION(stack.bottom() + 4096, STACK_BYTES - 4096);
+    ASAN_UNPOISON_MEMORY_REGION(stack.bottom(), STACK_BYTES);
 #endif
 #if defined(__x86_64__)
     // As after a call: the return address lies at a multiple of 16, less 8.

@@ -28,8 +28,7 @@ const FAULTS: [Fault; 5] = [
         name: "overrun",
         commit: overrun,
         said: "kernel add with blocks [1, 1, 1] of [256, 1, 1] threads wrote behind the 1024 bytes",
-        // On a fiber's stack the report of some versions of the sanitizer ends after its first word.
-        said_by_sanitizer: "AddressSanitizer",
+        said_by_sanitizer: "AddressSanitizer: heap-buffer-overflow",
     },
     Fault {
         name: "missing barrier",
@@ -47,7 +46,7 @@ const FAULTS: [Fault; 5] = [
         name: "shared overrun",
         commit: || planted("planted_shared_overrun"),
         said: "kernel emulation: shared memory was written past its end",
-        said_by_sanitizer: "AddressSanitizer",
+        said_by_sanitizer: "AddressSanitizer: use-after-poison",
     },
     Fault {
         name: "missing wait",

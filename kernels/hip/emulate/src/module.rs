@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::{fs, slice};
+use std::{fs, process, slice};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -31,10 +31,16 @@ const MAX_DYNAMIC_SHARED_BYTES: c_int = 8;
 struct Module {
     library: Arc<Library>,
     run: Run,
+    #[expect(
+        dead_code,
+        reason = "keeps the library's path good: a report's symbolizer, a process of its own, opens it"
+    )]
+    file: Option<OwnedFd>,
 }
 
 impl Module {
-    fn open(path: &Path) -> Result<Module, Status> {
+    /// Opens the library at `path`, which leads to `file` if that is given.
+    fn open(path: &Path, file: Option<OwnedFd>) -> Result<Module, Status> {
         // SAFETY: opening runs constructors: those of the kernels' host library, which the caller made.
         let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
         let library = library.map_err(|_| Status::InvalidImage)?;
@@ -44,6 +50,7 @@ impl Module {
         Ok(Module {
             library: Arc::new(library),
             run,
+            file,
         })
     }
 
@@ -107,7 +114,7 @@ exports! {
         if !path.exists() {
             return Err(Status::FileNotFound);
         }
-        put(module, MODULES.add(Module::open(path)?))
+        put(module, MODULES.add(Module::open(path, None)?))
     }
 
     fn cuModuleLoadData(module: *mut Handle, image: *const c_void) {
@@ -120,8 +127,8 @@ exports! {
         // SAFETY: the image is a whole object, whose last part is its table of sections.
         let object = unsafe { slice::from_raw_parts(image.cast(), bytes) };
         let file = as_file(object)?;
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        put(module, MODULES.add(Module::open(Path::new(&path))?))
+        let path = format!("/proc/{}/fd/{}", process::id(), file.as_raw_fd());
+        put(module, MODULES.add(Module::open(Path::new(&path), Some(file))?))
     }
 
     fn cuModuleUnload(module: Handle) {
