@@ -49,7 +49,7 @@ test-root:
     @test "$(id -u)" = 0 || { echo "test-root mounts a loop device and changes users: run it as root"; exit 1; }
     cargo test --locked -p e2e --test cold_bytes
 
-# The HIP path without a GPU, in several thread orders and under the address sanitizer. Needs clang 19 or newer.
+# The HIP path without a GPU: in several thread orders, under the address sanitizer, with the layouts of AMD's tiles. Needs clang 19 or newer.
 test-hip *orders:
     kernels/hip/emulate/test.sh {{ orders }}
 

@@ -3,8 +3,8 @@
 //! A clang that can is looked for in `HIP_CLANG`, ROCm's folder, and on `PATH` (clang 19 or newer, zig's). Neither ROCm nor CUDA is needed. Without such a clang the crate builds with no image and
 //! says so when a GPU is to be used.
 //!
-//! `HEARTH_HIP_TARGETS` chooses what is made: a list of `gfx…`, `sm_90`, `host` (the library that the emulation runs) and `host-asan` (the same under the address sanitizer), or `none`. By default
-//! all GPU targets in release builds, and none in debug builds, which need not wait for them. What was asked for by name and cannot be made fails the build.
+//! `HEARTH_HIP_TARGETS` chooses what is made: a list of `gfx…`, `sm_90`, and one of `host…` (the library that the emulation runs), or `none`. `host-asan` is under the address sanitizer, others have the
+//! layout of matrix tiles of a GPU. By default all GPU targets in release builds, and none in debug builds, which need not wait for them. What was asked for by name and cannot be made fails the build.
 
 use std::env;
 use std::error::Error;
@@ -19,7 +19,25 @@ const SOURCE: &str = "hip/kernels.hip";
 const FIBERS: &str = "hip/fibers.cpp";
 const AMD: [&str; 5] = ["gfx90a", "gfx942", "gfx1030", "gfx1100", "gfx1201"];
 const NVIDIA: &str = "sm_90";
-const HOST: [&str; 2] = ["host", "host-asan"];
+/// The host's libraries, and what is compiled otherwise for them.
+const HOST: [(&str, &[&str]); 7] = [
+    ("host", &[]),
+    (
+        "host-asan",
+        &[
+            "-fsanitize=address",
+            "-fno-omit-frame-pointer",
+            "-shared-libasan",
+            // So that a report names the line.
+            "-gline-tables-only",
+        ],
+    ),
+    ("host-plain", &["-DHEARTH_TILE=TILE_PLAIN"]),
+    ("host-mma", &["-DHEARTH_TILE=TILE_MMA"]),
+    ("host-mfma", &["-DHEARTH_TILE=TILE_MFMA"]),
+    ("host-wmma11", &["-DHEARTH_TILE=TILE_WMMA11"]),
+    ("host-wmma12", &["-DHEARTH_TILE=TILE_WMMA12"]),
+];
 const FLAGS: [&str; 4] = ["-std=c++20", "-O3", "-Wall", "-Wextra"];
 
 fn main() -> Outcome<()> {
@@ -118,7 +136,7 @@ impl Clang {
 
     fn can_compile(&self, target: &str) -> bool {
         let source = "extern \"C\" __attribute__((global)) void probe(int* out) { *out = 1; }";
-        let source = if HOST.contains(&target) {
+        let source = if host_flags(target).is_some() {
             "int probe;"
         } else {
             source
@@ -145,16 +163,9 @@ impl Clang {
         if self.is_zig {
             command.arg("clang");
         }
-        match target {
-            "host" => command.args(["-x", "c++"]),
-            "host-asan" => command.args([
-                "-x",
-                "c++",
-                "-fsanitize=address",
-                "-fno-omit-frame-pointer",
-                "-shared-libasan",
-            ]),
-            NVIDIA => command.args([
+        match (target, host_flags(target)) {
+            (_, Some(flags)) => command.args(["-x", "c++"]).args(flags),
+            (NVIDIA, _) => command.args([
                 "-x",
                 "cuda",
                 "--cuda-device-only",
@@ -163,13 +174,19 @@ impl Clang {
                 "-nocudainc",
                 "-nocudalib",
             ]),
-            amd => command
+            (amd, _) => command
                 .args(["-x", "hip", "--cuda-device-only", "-nogpuinc", "-nogpulib"])
                 .arg(format!("--offload-arch={amd}")),
         };
         command.args(FLAGS);
         command
     }
+}
+
+/// What is compiled otherwise for one of the host's libraries; `None` for a GPU.
+fn host_flags(target: &str) -> Option<&'static [&'static str]> {
+    let host = HOST.iter().find(|(name, _)| *name == target);
+    host.map(|(_, flags)| *flags)
 }
 
 /// Compiles for all targets at once, one process each.
@@ -179,7 +196,7 @@ fn compile_all(clang: &Clang, targets: &[&str], out: &Path) -> Outcome<Images> {
         let path = out.join(format!("kernels.{target}"));
         let mut command = clang.device_command(target);
         match target {
-            "host" | "host-asan" => command.args([
+            _ if host_flags(target).is_some() => command.args([
                 "-fPIC",
                 "-shared",
                 "-fvisibility=hidden",
@@ -203,7 +220,7 @@ fn compile_all(clang: &Clang, targets: &[&str], out: &Path) -> Outcome<Images> {
         process.finish()?;
         match target {
             NVIDIA => images.nvidia = Some(assemble_ptx(path)?),
-            _ if HOST.contains(&target) => images.host = Some(path),
+            _ if host_flags(target).is_some() => images.host = Some(path),
             _ => {
                 if clang.is_zig {
                     assemble_with_zig(clang, target, &path)?;

@@ -266,7 +266,9 @@ DEVICE void hold(Held& held, u32 j, const u32 (&pairs)[HELD_WORDS]) {
 #endif
 }
 
-#if ON_HOST
+// The host takes numbers from where they are held, also for no layout in particular: it is asked for gfx1030's by name to do as that does.
+#if ON_HOST && !(defined(HEARTH_TILE) && TILE == TILE_PLAIN)
+#define FROM_HOLDERS 1
 // Element [row, k] of an operand's tile, from the lane that holds it.
 DEVICE float element_of(const Held* const* lanes, u32 row, u32 k) {
 #if TILE == TILE_MMA
@@ -355,7 +357,7 @@ DEVICE void multiply(Accumulator& acc, const Fragment& a, const Fragment& b) {
 #endif
 }
 
-#if !ON_HOST
+#if !FROM_HOLDERS
 DEVICE void multiply_held(Accumulator& acc, const Held& a, const Held& b) {
 #if TILE == TILE_PLAIN
 #pragma unroll

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs tests on the HIP path without a GPU: Rust's HIP path -> the forwarding library -> the stand-in for the CUDA driver -> the kernels, compiled for the host.
-# Usage: emulated.sh ORDER ARGUMENTS..., from the repository's root. ORDER is one of HEARTH_EMULATE_ORDER, or "asan" for a run under the address sanitizer; the arguments are those of `cargo test`.
+# Usage: emulated.sh ORDER ARGUMENTS..., from the repository's root. ORDER is one of HEARTH_EMULATE_ORDER, or "asan" for a run under the address sanitizer, or a layout of matrix tiles ("plain", "mma",
+# "mfma", "wmma11", "wmma12": matrix_core.h) for a run with it; the arguments are those of `cargo test`.
 set -euo pipefail
 order="$1"
 shift
@@ -16,9 +17,8 @@ mkdir -p "$target/stand-in"
 cp --remove-destination "$target/debug/libemulate.so" "$target/stand-in/libcuda.so.1"
 export HEARTH_HIP_LIBRARY="$target/debug/libforward.so" HEARTH_STAND_IN="$target/stand-in"
 export HEARTH_HIP_TARGETS=host HEARTH_EMULATE_ORDER="$order"
+case "$order" in asan | plain | mma | mfma | wmma11 | wmma12) HEARTH_HIP_TARGETS="host-$order" HEARTH_EMULATE_ORDER=forward ;; esac
 if [ "$order" = asan ]; then
-    HEARTH_HIP_TARGETS=host-asan
-    HEARTH_EMULATE_ORDER=forward
     HEARTH_ASAN_RUNTIME="$("$clang" -print-file-name=libclang_rt.asan-x86_64.so)"
     [ -f "$HEARTH_ASAN_RUNTIME" ] || { echo "$clang has no shared runtime of the address sanitizer"; exit 1; }
     export HEARTH_ASAN_RUNTIME

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs the HIP tests without a GPU: `test.sh [orders...]`, from the repository's root; see emulated.sh for the orders.
+# Runs the HIP tests without a GPU: `test.sh [orders...]`, from the repository's root; see emulated.sh for the orders. Without any: some orders, and the layouts of AMD's tiles.
 set -euo pipefail
 orders=("$@")
-[ ${#orders[@]} -gt 0 ] || orders=(forward reverse 1 2 asan)
+[ ${#orders[@]} -gt 0 ] || orders=(forward reverse 1 2 asan plain mfma wmma11 wmma12)
 emulated="kernels/hip/emulate/emulated.sh"
 
 for order in "${orders[@]}"; do
