@@ -11,7 +11,7 @@ for order in "${orders[@]}"; do
     # What every device must do: operations against the reference, then whole models through the engine; and what a trace shows of a start.
     if [ "$order" = "${orders[0]}" ]; then
         "$emulated" "$order" -p kernels --test ops
-        "$emulated" "$order" -p engine --test worker -- naive batching experts cold faults
+        "$emulated" "$order" -p engine --test worker -- naive batching experts cold faults gives_up_its_store
         "$emulated" "$order" -p e2e --test start
     fi
 done

@@ -237,7 +237,6 @@ impl Simd for Portable {
             .sum()
     }
 
-    /// There is no portable way to ask.
     #[inline(always)]
     fn add_scaled(self, sums: &mut [f32; 8], [a, b]: [&[f32; 8]; 2], n: &[i32; 8]) {
         for i in 0..8 {
@@ -245,6 +244,7 @@ impl Simd for Portable {
         }
     }
 
+    /// There is no portable way to ask.
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}
 

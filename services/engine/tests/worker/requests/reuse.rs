@@ -2,7 +2,7 @@
 
 use engine::{Engine, EngineConfig, OutputOptions, Request, SamplingParams};
 
-use crate::model::{Tiny, write};
+use crate::model::{File, Tiny, write};
 use crate::support::{
     Completion, attach, complete, config, device_is_gpu, llama_block_bytes, model_stats, prompt,
     request, start,
@@ -86,15 +86,21 @@ async fn a_prompt_that_is_scored_is_computed() {
     assert_eq!(warm.bits(), fresh.bits());
 }
 
-#[tokio::test]
-async fn what_is_kept_makes_room_and_goes_with_the_model() {
-    let file = write(Tiny::LLAMA);
+/// Models "m" and "n" of one file, and five blocks for both.
+async fn two_models_with_five_blocks(file: &File) -> Engine {
     let engine = start(EngineConfig {
         kv_budget_bytes: 5 * llama_block_bytes(),
         ..config()
     });
-    attach(&engine, "m", &file).await;
-    attach(&engine, "n", &file).await;
+    attach(&engine, "m", file).await;
+    attach(&engine, "n", file).await;
+    engine
+}
+
+#[tokio::test]
+async fn what_is_kept_makes_room_and_goes_with_the_model() {
+    let file = write(Tiny::LLAMA);
+    let engine = two_models_with_five_blocks(&file).await;
     answer(&engine, request("m", prompt(1, 70), 1)).await;
     answer(&engine, request("m", prompt(2, 70), 1)).await;
     let stats = model_stats(&engine, "m");
@@ -126,12 +132,7 @@ async fn what_is_kept_makes_room_and_goes_with_the_model() {
 #[tokio::test]
 async fn a_model_that_runs_nothing_gives_up_its_store() {
     let file = write(Tiny::LLAMA);
-    let engine = start(EngineConfig {
-        kv_budget_bytes: 5 * llama_block_bytes(),
-        ..config()
-    });
-    attach(&engine, "m", &file).await;
-    attach(&engine, "n", &file).await;
+    let engine = two_models_with_five_blocks(&file).await;
     let first = answer(&engine, request("m", prompt(1, 70), 3)).await;
     answer(&engine, request("n", prompt(2, 40), 1)).await;
     let again = answer(&engine, request("m", prompt(1, 70), 3)).await;
