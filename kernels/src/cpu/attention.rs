@@ -9,7 +9,7 @@
 use std::marker::PhantomData;
 
 use super::Cpu;
-use super::formats::float::Element;
+use super::formats::float::{Element, elements};
 use super::formats::{F16, F32};
 use super::simd::{Kernel, Simd, exp};
 use crate::KvType;
@@ -224,7 +224,8 @@ fn score_heads<E: Element, S: Simd, const H: usize>(
     rows: &[usize],
     scores: &mut [f32],
 ) {
-    let key = |row_index: usize| S::chunks(E::elements(job.layer.key(&job.shape, row_index))).0;
+    let key =
+        |row_index: usize| S::chunks(elements::<E::Packed>(job.layer.key(&job.shape, row_index))).0;
     let queries = queries.map(|query| S::chunks(query).0);
     let n_vectors = queries[0].len();
     for (group, rows) in rows.chunks(KEY_GROUP).enumerate() {
@@ -318,7 +319,10 @@ fn weighted_heads<E: Element, S: Simd, const H: usize>(
     let weights: [&[f32]; H] = std::array::from_fn(|h| &weights[h * SPLIT_LEN..][..rows.len()]);
     let mut sums = [[simd.splat(0.0); VALUE_GROUP]; H];
     for (p, &row_index) in rows.iter().enumerate() {
-        let value = S::chunks(E::elements(job.layer.value(&job.shape, row_index))).0;
+        let value = S::chunks(elements::<E::Packed>(
+            job.layer.value(&job.shape, row_index),
+        ))
+        .0;
         let mut vectors = [simd.splat(0.0); VALUE_GROUP];
         for v in 0..VALUE_GROUP {
             vectors[v] = E::load(simd, &value[first + v]);

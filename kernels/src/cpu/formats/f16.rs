@@ -9,11 +9,6 @@ impl Element for F16 {
     type Packed = [u8; 2];
 
     #[inline(always)]
-    fn elements(row: &[u8]) -> &[[u8; 2]] {
-        row.as_chunks().0
-    }
-
-    #[inline(always)]
     fn load<S: Simd>(simd: S, chunk: &S::Chunk<[u8; 2]>) -> S::F32 {
         simd.load_f16(chunk)
     }

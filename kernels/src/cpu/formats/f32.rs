@@ -9,11 +9,6 @@ impl Element for F32 {
     type Packed = [u8; 4];
 
     #[inline(always)]
-    fn elements(row: &[u8]) -> &[[u8; 4]] {
-        row.as_chunks().0
-    }
-
-    #[inline(always)]
     fn load<S: Simd>(simd: S, chunk: &S::Chunk<[u8; 4]>) -> S::F32 {
         simd.load_f32(chunk)
     }

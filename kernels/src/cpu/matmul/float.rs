@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::{Prepared, Product, STRIP, TILE, X_BLOCK};
 use crate::cpu::Cpu;
-use crate::cpu::formats::float::{Arithmetic, ROW_MULTIPLE};
+use crate::cpu::formats::float::{Arithmetic, accumulate, dot};
 use crate::cpu::rows::{Row, Rows};
 use crate::cpu::simd::{Kernel, Simd};
 use crate::operands;
@@ -69,13 +69,13 @@ impl<A: Arithmetic> Kernel for Direct<'_, '_, A> {
                 *row = weight.row(first + w + i);
             }
             for (row, results) in results.iter_mut().enumerate().take(x.n_rows()) {
-                let products = A::dot::<S, W_GROUP>(simd, packed, x.row(row));
+                let products = dot::<A, S, W_GROUP>(simd, packed, x.row(row));
                 results[w..w + W_GROUP].copy_from_slice(&products);
             }
         }
         for w in grouped_len..self.strip.len() {
             for (row, results) in results.iter_mut().enumerate().take(x.n_rows()) {
-                [results[w]] = A::dot::<S, 1>(simd, [weight.row(first + w)], x.row(row));
+                [results[w]] = dot::<A, S, 1>(simd, [weight.row(first + w)], x.row(row));
             }
         }
         self.product.write(0, self.strip, &results);
@@ -188,8 +188,6 @@ fn multiply_group<A: Arithmetic, S: Simd, const W: usize, const X: usize>(
     for (group, sums) in group.iter_mut().zip(&sums[place.w..place.w + W]) {
         group.copy_from_slice(&sums[place.x..place.x + X]);
     }
-    // Rows are longer than the last panel's end where they are padded.
-    let panel = place.panel.start..place.panel.end.next_multiple_of(ROW_MULTIPLE);
     let (mut w_rows, mut x_rows) = ([Row::default(); W], [Row::default(); X]);
     for (i, row) in w_rows.iter_mut().enumerate() {
         *row = tile.row(place.w + i);
@@ -197,7 +195,7 @@ fn multiply_group<A: Arithmetic, S: Simd, const W: usize, const X: usize>(
     for (i, row) in x_rows.iter_mut().enumerate() {
         *row = x.row(place.first_x + place.x + i);
     }
-    A::accumulate(simd, w_rows, x_rows, panel, &mut group);
+    accumulate::<A, S, W, X>(simd, w_rows, x_rows, place.panel.clone(), &mut group);
     for (group, sums) in group.iter().zip(&mut sums[place.w..place.w + W]) {
         sums[place.x..place.x + X].copy_from_slice(group);
     }
